@@ -1,0 +1,1 @@
+"""Whole presets in YAML; read them with `xraygen.config.load_config`."""

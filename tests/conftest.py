@@ -1,0 +1,135 @@
+"""Fixtures that several rooms share."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from xraygen.config import RunConfig, load_config
+from xraygen.dataset.manifest import write_manifest
+from xraygen.dataset.store import FORMAT_VERSION, DatasetInfo, content_sha256, open_dataset
+from xraygen.seeds import numpy_generator
+from xraygen.training.loop import train
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = (
+    "data.image_size=16",
+    "model.channels=32",
+    "model.channel_mult=[1,2]",
+    "model.num_res_blocks=1",
+    "model.attention_resolutions=[8]",
+    "schedule.num_timesteps=20",
+    "train.batch_size=8",
+    "train.max_steps=6",
+    "train.save_every=2",
+    "train.sample_every=100",
+    "train.sample_count=2",
+    "train.sample_steps=2",
+    "train.log_every=1",
+)
+"""Overrides of cxr-64 that make a network of seconds."""
+
+
+@pytest.fixture(scope="session")
+def films() -> Path:
+    """The folder of real films: XRAYGEN_FILMS, or ../shared/data beside the checkout; skips where there is none."""
+    folder = Path(os.environ.get("XRAYGEN_FILMS", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real films at {folder}; set XRAYGEN_FILMS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xraygen_cli() -> Callable[..., Result]:
+    """The command line in process: `xraygen_cli("ingest", folder, "--out", out).exit_code`."""
+    (script,) = entry_points(group="console_scripts", name="xraygen")
+    app = script.load()
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], ModuleType]:
+    """`reference("voi")` loads tests/reference/voi.py: slow, obvious and independent of the library."""
+
+    def load(name: str) -> ModuleType:
+        specification = importlib.util.spec_from_file_location(
+            f"reference_{name}", Path(__file__).parent / "reference" / f"{name}.py"
+        )
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DATASET of 48 blurred discs at 16 px, one patient each: 32 train, 8 validation, 8 test."""
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    folder.mkdir()
+    generator = numpy_generator(0, "tiny dataset")
+    y, x = np.mgrid[:16, :16]
+    centres = generator.uniform(4, 12, (48, 2, 1, 1))
+    distance = np.hypot(y - centres[:, 0], x - centres[:, 1])  # (48, 16, 16)
+    np.save(folder / "images.npy", (65535 / (1 + np.exp(distance - 4))).astype(np.uint16))
+    rows = [
+        {
+            "image_id": f"I{index}",
+            "source": f"{index:032x}",
+            "patient": f"P{index}",
+            "study": "",
+            "split": "train" if index < 32 else "validation" if index < 40 else "test",
+            "view": "PA",
+            "sex": "",
+            "age": np.nan,
+            "finding": "NORMAL",
+            "rows": 16,
+            "columns": 16,
+            "bits_stored": 16,
+            "photometric": "MONOCHROME2",
+            "pixel_spacing_mm": np.nan,
+        }
+        for index in range(48)
+    ]
+    write_manifest(folder / "manifest.csv", pd.DataFrame(rows), ["finding"])
+    info = DatasetInfo(
+        format_version=FORMAT_VERSION,
+        created_by="test",
+        size=(16, 16),
+        bits=16,
+        channels=1,
+        settings={"size": [16, 16], "fit": "pad", "bits": 16},
+        counts={"seen": 48, "accepted": 48, "rejected": 0},
+        label_names=("finding",),
+        content_sha256=content_sha256(folder),
+    )
+    (folder / "dataset.json").write_text(json.dumps(info.to_json()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., RunConfig]:
+    """`tiny_config("train.max_steps=4")`: a network of seconds for `tiny_dataset`, with overrides."""
+    return lambda *overrides: load_config("cxr-64", [*TINY, *overrides])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RUN of six steps on `tiny_dataset`; tests only read it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(load_config("cxr-64", TINY), open_dataset(tiny_dataset), run, device="cpu")
+    return run

@@ -1,0 +1,41 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "xraygen").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
+
+
+def calls(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if "cli" not in path.parts], ids=lambda path: path.stem
+)
+def test_the_library_does_not_print(path: Path) -> None:
+    assert "print" not in calls(path)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_file_has_one_subject_and_a_name(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in {"utils", "common", "helpers", "misc", "base"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_weights_are_data_and_never_code(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert any(
+                word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords
+            )
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert "pickle" not in ast.unparse(node)

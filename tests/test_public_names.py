@@ -1,0 +1,25 @@
+"""The names that users import; one may move only with a changelog entry."""
+
+from importlib import import_module
+
+import pytest
+
+PUBLIC = [
+    "xraygen.config.load_config",
+    "xraygen.models.unet.UNet",
+    "xraygen.diffusion.schedule.NoiseSchedule",
+    "xraygen.diffusion.gaussian.GaussianDiffusion",
+    "xraygen.diffusion.samplers.ddpm_sample",
+    "xraygen.diffusion.samplers.ddim_sample",
+    "xraygen.films.dicom.read_radiograph",
+    "xraygen.films.reader.RadiographReader",
+    "xraygen.dataset.store.open_dataset",
+    "xraygen.metrics.frechet.frechet_distance",
+    "xraygen.training.checkpoint.load_run",
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_where_users_import_it(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    assert callable(getattr(import_module(module), attribute))

@@ -1,0 +1,267 @@
+"""Every setting of a run: typed, documented under its name, checked on construction and frozen.
+
+Presets are whole YAML files in `xraygen.configs`. Errors name the key: `schedule.num_timestep: ...`.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from xraygen.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Config):
+    """What the training images look like."""
+
+    image_size: Positive | tuple[Positive, Positive] = 64
+    """Side in pixels, or [height, width]. The DATASET must have been ingested at this size."""
+    channels: Literal[1, 3] = 1
+    """1 for films, 3 for natural images."""
+    horizontal_flip: bool = False
+    """Flip half of the training images. Wrong for chest films: it moves the heart to the other side."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.channels, height, width
+
+
+class ModelConfig(Config):
+    """The U-Net of Ho et al. 2020, appendix B."""
+
+    image_size: Positive | tuple[Positive, Positive] = 64
+    """Follows data.image_size; it decides at which level attention sits."""
+    in_channels: Literal[1, 3] = 1
+    """Follows data.channels."""
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 128
+    """Width of the first level; a multiple of the 32 normalisation groups."""
+    channel_mult: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 2, 2)
+    """Width of each level as a multiple of `channels`; each level halves the resolution."""
+    num_res_blocks: Positive = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    attention_resolutions: tuple[Positive, ...] = (16,)
+    """Heights in pixels at which each residual block is followed by self-attention."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout inside each residual block."""
+    patch_size: Positive = 1
+    """Fold squares of this side into channels before the first convolution, and unfold them after the last:
+    the network then works at image_size / patch_size (Hoogeboom et al. 2023, sec. 3.3). 1 is the paper's."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        size = self.image_size
+        factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
+        for side in (size, size) if isinstance(size, int) else size:
+            if side % factor:
+                raise ValueError(
+                    f"{len(self.channel_mult)} levels and a patch_size of {self.patch_size} need image sides that "
+                    f"are multiples of {factor}, and {side} is not"
+                )
+        return self
+
+
+class ScheduleConfig(Config):
+    """How fast the images drown in noise."""
+
+    kind: Literal["linear", "cosine"] = "linear"
+    """Shape of betas. Linear: Ho et al. 2020, sec. 4; cosine: Nichol & Dhariwal 2021, eq. 17."""
+    num_timesteps: Annotated[int, Field(ge=2)] = 1000
+    """Number of diffusion steps T."""
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """First beta of the linear schedule."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Last beta of the linear schedule."""
+
+
+class DiffusionConfig(Config):
+    """What the network predicts and how its error is weighed."""
+
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """epsilon: the noise (Ho et al. 2020, eq. 14); sample: x_0; v_prediction: Salimans & Ho 2022, app. D."""
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_large"
+    """Variance of the reverse step: the posterior's (fixed_small) or beta_t (fixed_large)."""
+    loss_weighting: Literal["simple", "min_snr"] = "simple"
+    """simple: L_simple, all timesteps alike; min_snr: Hang et al. 2023, eq. 8."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    """Largest signal-to-noise ratio that counts, when loss_weighting is min_snr."""
+
+
+class TrainConfig(Config):
+    """How the network is fitted."""
+
+    batch_size: Positive = 128
+    """Images per step over all processes."""
+    max_steps: Annotated[int, Field(ge=0)] = 100_000
+    """Steps after which training is done; 0 writes the untrained network."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Adam's learning rate after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 5000
+    """Steps over which the learning rate rises linearly from 0."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Decay per step of the exponential moving average of the weights."""
+    ema_warmup: bool = False
+    """Start with a short average, min(ema_decay, (1 + step) / (10 + step)): needed for runs below 50,000 steps."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global norm of the gradient."""
+    save_every: Positive = 5000
+    """Steps between checkpoints."""
+    keep_checkpoints: Positive = 3
+    """How many of the newest checkpoints stay on disk."""
+    sample_every: Positive = 5000
+    """Steps between sample grids."""
+    sample_count: Positive = 16
+    """Images in a sample grid."""
+    sample_steps: Positive = 50
+    """DDIM steps per sample in the grids."""
+    log_every: Positive = 50
+    """Steps between lines of log.jsonl and TensorBoard points."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network; bfloat16 is for GPUs."""
+    seed: int = 0
+    """Seed of the weights, the order of the data, the noise and the dropout."""
+
+
+class RunConfig(Config):
+    """The whole configuration of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_follows_data(cls, values: Any) -> Any:
+        """Fill model.image_size and model.in_channels from data, so that they are said once."""
+        if not isinstance(values, dict) or not isinstance(values.get("data", {}), dict):
+            return values
+        data, model = values.get("data", {}), values.get("model", {})
+        if not isinstance(model, dict):
+            return values
+        follow = {
+            "image_size": data.get("image_size", DataConfig().image_size),
+            "in_channels": data.get("channels", DataConfig().channels),
+        }
+        return {**values, "model": {**follow, **model}}
+
+    @model_validator(mode="after")
+    def _model_fits_data(self) -> Self:
+        if self.model.image_size != self.data.image_size or self.model.in_channels != self.data.channels:
+            raise ValueError("model.image_size and model.in_channels follow data; leave them out")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, as `load_config` reads it back."""
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with xraygen, in alphabetical order."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("xraygen.configs").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a preset or a YAML file and apply overrides.
+
+    Args:
+        preset_or_path: A preset's name, such as `cifar10`, or the path of a YAML file.
+        overrides: Assignments such as `train.batch_size=64`, applied in order.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        ConfigError: If the preset is unknown, the file unreadable, or a key misspelt or out of range.
+
+    Example:
+        >>> load_config("cifar10", ["train.batch_size=64"]).train.batch_size
+        64
+    """
+    values = OmegaConf.merge(_read_yaml(preset_or_path), _read_overrides(overrides))
+    try:
+        return RunConfig.model_validate(OmegaConf.to_container(values, resolve=False))
+    except ValidationError as error:
+        raise ConfigError(f"{preset_or_path}: {_explain(error)}") from None
+
+
+def _read_yaml(preset_or_path: str | Path) -> Any:
+    """The file's content, unchecked."""
+    preset = files("xraygen.configs").joinpath(f"{preset_or_path}.yaml")
+    try:
+        if str(preset_or_path) in preset_names():
+            text = preset.read_text(encoding="utf-8")
+        else:
+            text = Path(preset_or_path).read_text(encoding="utf-8")
+        content = OmegaConf.create(text)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(
+            f"{preset_or_path} is neither a preset ({', '.join(preset_names())}) nor a YAML file; check the name."
+        ) from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{preset_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not OmegaConf.is_dict(content):
+        raise ConfigError(f"{preset_or_path} must hold sections such as `train:`, and holds none.")
+    return content
+
+
+def _read_overrides(overrides: Sequence[str]) -> Any:
+    """`key=value` strings as a nested dictionary."""
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"--set {override}: expected key=value, such as train.batch_size=64.")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"--set {' '.join(overrides)}: {' '.join(str(error).split())}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence per wrong key, with what was expected there."""
+    sentences = []
+    for problem in error.errors():
+        key = ".".join(
+            str(part) for part in problem["loc"] if part != "int" and not str(part).startswith("tuple")
+        )
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(_keys_beside(problem["loc"]))
+            sentences.append(f"{key} is not a setting; known here: {known}")
+        elif isinstance(problem["input"], dict):
+            sentences.append(f"{key}: {what}" if key else what)
+        else:
+            sentences.append(f"{key}: {what} (given: {problem['input']!r})")
+    return "; ".join(dict.fromkeys(sentences)) + "."
+
+
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    """The settings that exist where an unknown one was given."""
+    config: type[BaseModel] = RunConfig
+    for part in location[:-1]:
+        inner = config.model_fields[str(part)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        config = inner
+    return list(config.model_fields)
