@@ -1,0 +1,164 @@
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from xraygen.config import ScheduleConfig
+from xraygen.diffusion.schedule import NoiseSchedule, cosine_betas, linear_betas
+from xraygen.errors import UsageError
+
+SCHEDULES = {
+    "paper": ScheduleConfig(),
+    "cosine": ScheduleConfig(kind="cosine"),
+    "short linear": ScheduleConfig(num_timesteps=7, beta_start=0.05, beta_end=0.4),
+    "short cosine": ScheduleConfig(kind="cosine", num_timesteps=7),
+}
+PAPER = NoiseSchedule.from_config(SCHEDULES["paper"])
+
+each_schedule = pytest.mark.parametrize("name", list(SCHEDULES))
+
+
+@pytest.fixture(scope="module")
+def ddpm(reference: Callable[[str], ModuleType]) -> ModuleType:
+    return reference("ddpm")
+
+
+def slow_betas(ddpm: ModuleType, config: ScheduleConfig) -> np.ndarray:
+    if config.kind == "cosine":
+        return np.asarray(ddpm.cosine_betas(config.num_timesteps))
+    return np.asarray(ddpm.linear_betas(config.num_timesteps, config.beta_start, config.beta_end))
+
+
+@each_schedule
+def test_betas_and_alphas_cumprod_equal_the_reference(ddpm: ModuleType, name: str) -> None:
+    schedule, betas = NoiseSchedule.from_config(SCHEDULES[name]), slow_betas(ddpm, SCHEDULES[name])
+    # 1e-12: float64 with at most 1000 products; measured 3e-16.
+    np.testing.assert_allclose(schedule.betas.numpy(), betas, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(schedule.alphas.numpy(), 1 - betas, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        schedule.alphas_cumprod.numpy(), ddpm.alphas_cumprod(betas), rtol=0, atol=1e-12
+    )
+
+
+@each_schedule
+def test_posterior_variance_equals_the_reference(ddpm: ModuleType, name: str) -> None:
+    schedule, betas = NoiseSchedule.from_config(SCHEDULES[name]), slow_betas(ddpm, SCHEDULES[name])
+    expected = [ddpm.posterior_variance(betas, t) for t in range(len(betas))]
+    np.testing.assert_allclose(schedule.posterior_variance.numpy(), expected, rtol=0, atol=1e-12)
+
+
+@each_schedule
+def test_signal_to_noise_ratio_equals_the_reference(ddpm: ModuleType, name: str) -> None:
+    schedule, betas = NoiseSchedule.from_config(SCHEDULES[name]), slow_betas(ddpm, SCHEDULES[name])
+    expected = [ddpm.snr(betas, t) for t in range(len(betas))]
+    # Relative: it spans 12 decades, and 1 - abar cancels four digits at the clean end.
+    np.testing.assert_allclose(schedule.snr.numpy(), expected, rtol=1e-11)
+
+
+def test_the_papers_tables_have_the_published_values() -> None:
+    assert float(PAPER.betas[0]) == 1e-4
+    assert float(PAPER.betas[-1]) == 0.02
+    assert float(PAPER.alphas_cumprod[-1]) == pytest.approx(4.0358e-05, abs=5e-10)
+    assert float(PAPER.posterior_variance[1]) == pytest.approx(5.453e-05, abs=5e-9)
+    assert float(PAPER.posterior_variance[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("t", "decibels"), [(125, 7.4), (250, 0.4), (375, -5.1), (500, -10.7), (625, -17.1), (750, -24.7)]
+)
+def test_the_papers_signal_to_noise_ratio_falls_as_published(t: int, decibels: float) -> None:
+    # The published figures count t from 1 and are rounded to 0.1 dB; a step is 0.1 dB at the noisy end.
+    measured = 10 * float(torch.log10(PAPER.snr[t - 1]))
+    assert measured == pytest.approx(decibels, abs=0.15)
+
+
+def test_the_cosine_is_clipped_only_at_its_end() -> None:
+    betas = cosine_betas(1000)
+    assert float(betas[-1]) == 0.999
+    assert (betas[:-1] < 0.999).all()
+
+
+@each_schedule
+def test_noise_only_grows(name: str) -> None:
+    alphas_cumprod = NoiseSchedule.from_config(SCHEDULES[name]).alphas_cumprod
+    assert (alphas_cumprod.diff() < 0).all()
+    assert 0 < float(alphas_cumprod[-1]) < float(alphas_cumprod[0]) < 1
+
+
+@each_schedule
+def test_tables_are_float64_and_start_clean(name: str) -> None:
+    schedule = NoiseSchedule.from_config(SCHEDULES[name])
+    tables = [schedule.betas, schedule.alphas_cumprod, schedule.alphas_cumprod_prev, schedule.snr]
+    assert {table.dtype for table in tables} == {torch.float64}
+    assert float(schedule.alphas_cumprod_prev[0]) == 1
+    assert torch.equal(schedule.alphas_cumprod_prev[1:], schedule.alphas_cumprod[:-1])
+
+
+@each_schedule
+def test_respacing_to_all_timesteps_is_the_identity(name: str) -> None:
+    schedule = NoiseSchedule.from_config(SCHEDULES[name])
+    respaced = schedule.respace(schedule.num_timesteps)
+    assert torch.equal(respaced.betas, schedule.betas)
+    assert torch.equal(respaced.timesteps, torch.arange(schedule.num_timesteps))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50, 249, 500, 999])
+def test_respaced_betas_reproduce_the_kept_alphas_cumprod(ddpm: ModuleType, steps: int) -> None:
+    respaced = PAPER.respace(steps)
+    kept = ddpm.alphas_cumprod(slow_betas(ddpm, SCHEDULES["paper"]))[respaced.timesteps.numpy()]
+    np.testing.assert_allclose(ddpm.alphas_cumprod(respaced.betas.numpy()), kept, rtol=1e-11)
+    np.testing.assert_allclose(respaced.alphas_cumprod.numpy(), kept, rtol=1e-11)
+
+
+@pytest.mark.parametrize("steps", list(range(1, 61)))
+def test_respacing_keeps_so_many_different_timesteps_and_the_last(steps: int) -> None:
+    respaced = NoiseSchedule.from_betas(linear_betas(60, 1e-4, 0.02)).respace(steps)
+    assert len(respaced.timesteps) == len(respaced.betas) == steps
+    assert int(respaced.timesteps[-1]) == 59
+    assert (respaced.timesteps.diff() > 0).all()
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50, 333])
+def test_kept_timesteps_are_evenly_spaced_from_the_first(steps: int) -> None:
+    timesteps = PAPER.respace(steps).timesteps
+    assert int(timesteps[0]) == 0
+    # Each is rounded to a whole step, by half a step at most.
+    ideal = torch.linspace(0, 999, steps, dtype=torch.float64)
+    assert float((timesteps - ideal).abs().max()) <= 0.5
+
+
+def test_respacing_twice_still_tells_the_original_timesteps() -> None:
+    twice = PAPER.respace(100).respace(10)
+    assert twice.num_timesteps == 1000
+    np.testing.assert_allclose(
+        twice.alphas_cumprod.numpy(), PAPER.alphas_cumprod[twice.timesteps].numpy(), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_steps_that_the_schedule_does_not_have_are_refused(steps: int) -> None:
+    with pytest.raises(UsageError, match=f"{steps} sampling steps .* expected 1 to 1000"):
+        PAPER.respace(steps)
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [
+        torch.tensor([0.1, 0.2]),
+        torch.tensor([[0.1], [0.2]], dtype=torch.float64),
+        torch.tensor([0.1, 1.0], dtype=torch.float64),
+        torch.tensor([0.0, 0.1], dtype=torch.float64),
+        torch.tensor([0.1, float("nan")], dtype=torch.float64),
+    ],
+    ids=["float32", "matrix", "one", "zero", "nan"],
+)
+def test_betas_that_are_no_variances_are_refused(betas: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="every entry between 0 and 1"):
+        NoiseSchedule.from_betas(betas)
+
+
+def test_a_schedule_is_frozen() -> None:
+    with pytest.raises(AttributeError, match="cannot assign"):
+        PAPER.betas = torch.zeros(3, dtype=torch.float64)  # type: ignore[misc]  # what is under test

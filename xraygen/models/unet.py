@@ -1,0 +1,126 @@
+"""The U-Net of Ho et al. 2020, appendix B: 35,746,307 parameters for CIFAR10, 113,673,219 for CelebA-HQ 256.
+
+B batch, C channel, H, W sides, D embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xraygen.config import ModelConfig
+from xraygen.models.blocks import (
+    ALMOST_ZERO,
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    conv,
+    dense,
+    group_norm,
+    timestep_embedding,
+)
+
+
+class _Stage(nn.Module):
+    """A residual block and, at some resolutions, self-attention after it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding: int, *, attention: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.block = ResidualBlock(in_channels, out_channels, embedding, dropout)
+        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        out: Tensor = self.attention(self.block(x, embedding))
+        return out
+
+
+class UNet(nn.Module):
+    """Predicts, from a noisy image and its timestep, what the diffusion's prediction_type says.
+
+    Every weight is drawn from torch's global generator; seed it before, as `xraygen.training` does.
+
+    Args:
+        config: Widths, levels, attention and dropout.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, dropout = config.channels, config.dropout
+        embedding = 4 * width
+        patched = config.in_channels * config.patch_size**2
+        size = config.image_size
+        height = (size if isinstance(size, int) else size[0]) // config.patch_size
+
+        self.time = nn.Sequential(dense(width, embedding), nn.SiLU(), dense(embedding, embedding))
+        self.conv_in = conv(patched, width)
+
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        skips = [width]
+        channels = width
+        last = len(config.channel_mult) - 1
+        for level, mult in enumerate(config.channel_mult):
+            attention = height >> level in config.attention_resolutions
+            for _ in range(config.num_res_blocks):
+                self.down.append(
+                    _Stage(channels, mult * width, embedding, attention=attention, dropout=dropout)
+                )
+                channels = mult * width
+                skips.append(channels)
+            if level < last:
+                self.down.append(Downsample(channels))
+                skips.append(channels)
+
+        self.middle = nn.ModuleList(
+            [
+                _Stage(channels, channels, embedding, attention=True, dropout=dropout),
+                _Stage(channels, channels, embedding, attention=False, dropout=dropout),
+            ]
+        )
+
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            attention = height >> level in config.attention_resolutions
+            for _ in range(config.num_res_blocks + 1):
+                self.up.append(
+                    _Stage(
+                        channels + skips.pop(), mult * width, embedding, attention=attention, dropout=dropout
+                    )
+                )
+                channels = mult * width
+            if level > 0:
+                self.up.append(Upsample(channels))
+
+        self.norm_out = group_norm(channels)
+        self.conv_out = conv(channels, patched, scale=ALMOST_ZERO)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: None = None) -> Tensor:
+        """Predict from noisy images.
+
+        Args:
+            x_t: Noisy images, `(B, C, H, W)`, float.
+            t: Timestep of each image, `(B,)`, int64, 0 the least noisy.
+            condition: Reserved for conditional networks; must be None.
+
+        Returns:
+            Prediction, `(B, C, H, W)`.
+        """
+        patch = self.config.patch_size
+        embedding = self.time(timestep_embedding(t, self.config.channels))  # (B, D)
+        x = self.conv_in(functional.pixel_unshuffle(x_t, patch))  # (B, width, H / patch, W / patch)
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, embedding) if isinstance(layer, _Stage) else layer(x)
+            skips.append(x)
+        for stage in self.middle:
+            x = stage(x, embedding)
+        for layer in self.up:
+            x = (
+                layer(torch.cat([x, skips.pop()], dim=1), embedding)
+                if isinstance(layer, _Stage)
+                else layer(x)
+            )
+        out = self.conv_out(functional.silu(self.norm_out(x)))  # (B, C patch^2, H / patch, W / patch)
+        return functional.pixel_shuffle(out, patch)  # (B, C, H, W)
