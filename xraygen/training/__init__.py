@@ -1,0 +1,1 @@
+"""DATASET -> RUN: the training loop and what it leaves on disk."""
