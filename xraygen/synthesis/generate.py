@@ -1,0 +1,198 @@
+"""RUN -> SYNTHETIC: a set of synthetic films, each from its own seed."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xraygen.atomic import remove_leftovers, sha256_of, sole_writer, write_json, write_text
+from xraygen.devices import choose_device
+from xraygen.diffusion.gaussian import GaussianDiffusion
+from xraygen.diffusion.samplers import ddim_sample, ddpm_sample
+from xraygen.errors import UsageError
+from xraygen.films.grids import tile
+from xraygen.films.reader import read_film
+from xraygen.films.writers import SyntheticAttributes, write_png, write_synthetic_dicom
+from xraygen.models.unet import UNet
+from xraygen.progress import Progress, Report, silent
+from xraygen.ranges import Stored, model_to_stored
+from xraygen.synthesis.card import data_set_card
+from xraygen.synthesis.noise import SeededNoise
+from xraygen.synthesis.provenance import agreed_provenance, provenance
+from xraygen.training.checkpoint import load_run, newest_checkpoint
+
+SamplerName = Literal["ddpm", "ddim"]
+_PREVIEW_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How images are made from noise.
+
+    Attributes:
+        sampler: ddpm (ancestral, Ho et al. 2020) or ddim (Song et al. 2021).
+        steps: Evaluations of the network per image; None takes 50 for ddim and all of them for ddpm.
+        eta: Randomness of ddim: 0 none, 1 as much as the posterior.
+        batch_size: Images computed together. The last batch is padded to it, since torch's kernels give other
+            bits at other shapes; so it is part of an image's provenance.
+    """
+
+    sampler: SamplerName = "ddim"
+    steps: int | None = None
+    eta: float = 0.0
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class GenerateSummary:
+    """What a call to `generate` did."""
+
+    folder: Path
+    made: int
+    present: int
+
+
+def generate(
+    run: Path,
+    out: Path,
+    seeds: Sequence[int],
+    settings: SamplerSettings,
+    *,
+    file_format: Literal["png", "dicom"] = "png",
+    device: str = "auto",
+    report: Report = silent,
+) -> GenerateSummary:
+    """Make one synthetic film per seed; what a killed call left is finished, not done again.
+
+    Args:
+        run: RUN folder with a checkpoint.
+        out: SYNTHETIC folder; created, or gone on with if the same checkpoint and settings made it.
+        seeds: Seed of each image; the file is named after it.
+        settings: Sampler settings.
+        file_format: 16-bit PNG, or DICOM Secondary Capture marked as synthetic.
+        device: "auto", "cpu" or "cuda[:i]".
+        report: Told how many images are done.
+
+    Returns:
+        How many images were made and how many were already there.
+
+    Raises:
+        FolderError: If the RUN has no checkpoint, or `out` is something else.
+        UsageError: If `out` was made otherwise, or the settings do not fit the RUN.
+    """
+    target = choose_device(device)
+    model, diffusion, config = load_run(run, target)
+    if file_format == "dicom" and config.data.channels != 1:
+        raise UsageError(f"{run} makes colour images; DICOM is written for films only, use --format png.")
+    chain = sampling_diffusion(diffusion, settings)
+    told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "format": file_format}
+    with sole_writer(out):
+        origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
+        write_json(out / "provenance.json", origin)
+        (out / "images").mkdir(exist_ok=True)
+        remove_leftovers(out / "images")
+        missing = [seed for seed in seeds if not image_path(out, seed, file_format).exists()]
+        report(Progress("generate", len(seeds) - len(missing), len(seeds)))
+        try:
+            for start in range(0, len(missing), settings.batch_size):
+                batch = missing[start : start + settings.batch_size]
+                images = sample_batch(model, chain, batch, config.data.shape, settings, target)
+                for seed, image in zip(batch, images, strict=True):
+                    _write_image(out, seed, image, file_format, origin)
+                report(Progress("generate", len(seeds) - len(missing) + start + len(batch), len(seeds)))
+        finally:
+            _write_metadata(out, file_format, told)
+        _write_preview_and_card(out, file_format, origin)
+    return GenerateSummary(out, len(missing), len(seeds) - len(missing))
+
+
+def sample_batch(
+    model: UNet,
+    diffusion: GaussianDiffusion,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    settings: SamplerSettings,
+    device: torch.device,
+) -> Stored:
+    """Images of these seeds, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, computed in one padded batch."""
+    padded = [*seeds, *[seeds[-1]] * (settings.batch_size - len(seeds))]
+    noise = SeededNoise(padded, shape, device)
+    x_t = noise.draw()  # (B, C, H, W)
+    if settings.sampler == "ddpm":
+        x = ddpm_sample(model, diffusion, x_t, noise)
+    else:
+        x = ddim_sample(model, diffusion, x_t, noise, eta=settings.eta)
+    return as_stored(x)[: len(seeds)]
+
+
+def as_stored(x: Tensor) -> Stored:
+    """Model range `(B, C, H, W)` to 16-bit `[B, H, W]` for films, 8-bit `[B, H, W, 3]` for colour."""
+    if x.shape[1] == 1:
+        return model_to_stored(x[:, 0], 16)
+    return model_to_stored(x.permute(0, 2, 3, 1), 8)
+
+
+def sampling_diffusion(diffusion: GaussianDiffusion, settings: SamplerSettings) -> GaussianDiffusion:
+    """The RUN's diffusion over the steps that the settings ask for."""
+    timesteps = diffusion.schedule.num_timesteps
+    steps = settings.steps or (timesteps if settings.sampler == "ddpm" else min(50, timesteps))
+    if settings.sampler == "ddim":
+        diffusion = diffusion.with_variance("fixed_small")  # ddim has a variance of its own, eta's
+    return diffusion.respace(steps)
+
+
+def image_path(out: Path, seed: int, file_format: str) -> Path:
+    """Where the image of a seed lies."""
+    return out / "images" / f"{seed}{'.dcm' if file_format == 'dicom' else '.png'}"
+
+
+def _write_image(out: Path, seed: int, image: Stored, file_format: str, origin: dict[str, Any]) -> None:
+    """One image, whole or absent."""
+    path = image_path(out, seed, file_format)
+    if file_format == "png":
+        write_png(path, image)
+        return
+    attributes = SyntheticAttributes(
+        seed=seed,
+        set_id=origin["id"],
+        derivation=(
+            f"Generated by a diffusion model from seed {seed}: checkpoint {origin['checkpoint']['ema_sha256'][:16]}, "
+            f"{origin['settings']['sampler']}, {origin['settings']['steps']} steps"
+        ),
+        created=datetime.fromisoformat(origin["created"]),
+        pixel_spacing_mm=None,
+        instance_number=seed + 1,
+    )
+    write_synthetic_dicom(path, image.astype(np.uint16), attributes)
+
+
+def _images(out: Path, file_format: str) -> list[Path]:
+    """All images of the set, by seed."""
+    pattern = "*.dcm" if file_format == "dicom" else "*.png"
+    return sorted((out / "images").glob(pattern), key=lambda path: int(path.stem))
+
+
+def _write_metadata(out: Path, file_format: str, told: dict[str, Any]) -> None:
+    """metadata.csv over all images that are there, in the columns that `datasets`' imagefolder reads."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file_name", "seed", "sampler", "steps", "guidance", "sha256"])
+    for path in _images(out, file_format):
+        file_name = path.relative_to(out).as_posix()
+        writer.writerow([file_name, path.stem, told["sampler"], told["steps"], "", sha256_of(path)])
+    write_text(out / "metadata.csv", table.getvalue())
+
+
+def _write_preview_and_card(out: Path, file_format: str, origin: dict[str, Any]) -> None:
+    """A contact sheet and the data set card."""
+    paths = _images(out, file_format)
+    write_text(out / "README.md", data_set_card(origin, len(paths)))
+    images = np.stack([read_film(path).values for path in paths[:_PREVIEW_IMAGES]])
+    write_png(out / "preview.png", tile(images, 16 if images.dtype == np.uint16 else 8))

@@ -1,0 +1,31 @@
+"""The noise of each image: from its own seed and nothing else."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from xraygen.seeds import torch_generator
+
+
+class SeededNoise:
+    """One generator per image, so that an image is the same alone, in any batch and on any device.
+
+    Args:
+        seeds: Seed of each image of the batch.
+        shape: (C, H, W) of one image.
+        device: Where the noise goes; it is drawn on the CPU.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> None:
+        self._generators = [torch_generator(seed, "sampling") for seed in seeds]
+        self._shape, self._device = shape, device
+
+    def draw(self) -> Tensor:
+        """The next standard normal noise of every image, `(B, C, H, W)`."""
+        draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
+        return torch.stack(draws).to(self._device)
+
+    def __call__(self, step: int) -> Tensor:
+        """As the samplers ask for it; the chain asks in a fixed order."""
+        return self.draw()

@@ -1,0 +1,70 @@
+"""Where a synthetic film comes from, told well enough to make it again."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xraygen.errors import FolderError, UsageError
+from xraygen.training.checkpoint import Checkpoint, run_config
+from xraygen.training.logging import environment
+
+FORMAT_VERSION = 1
+_MADE_FRESH = ("created", "environment")
+
+
+def provenance(
+    run: Path, checkpoint: Checkpoint, settings: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """All that decides what the images look like, and when and where they were made.
+
+    Args:
+        run: RUN folder.
+        checkpoint: The checkpoint of it that is sampled.
+        settings: Sampler settings.
+        device: Where sampling runs.
+
+    Returns:
+        JSON-ready, without a path or a name. `id` is a hash of what decides the images.
+    """
+    decides = {
+        "format_version": FORMAT_VERSION,
+        "checkpoint": {"step": checkpoint.step, "ema_sha256": checkpoint.ema_sha256},
+        "config": run_config(run).model_dump(mode="json"),
+        "settings": settings,
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return {
+        "id": digest[:32],
+        **decides,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(device),
+    }
+
+
+def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """The provenance that a folder already has, if it is the same in all that decides the images; else the new one.
+
+    Raises:
+        UsageError: If the folder was made by another checkpoint or with other settings.
+        FolderError: If its provenance.json cannot be read, or it holds something else.
+    """
+    path = folder / "provenance.json"
+    if not path.exists():
+        if folder.is_dir() and any(entry.name[0] != "." for entry in folder.iterdir()):
+            raise FolderError(f"{folder} is not empty and has no provenance.json; choose another --out.")
+        return new
+    try:
+        old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in new if key not in _MADE_FRESH and old[key] != new[key]]
+    except (ValueError, KeyError):
+        raise FolderError(f"{path} is damaged; choose another --out.") from None
+    if differing:
+        what = ", ".join(key for key in differing if key != "id")
+        raise UsageError(
+            f"{folder} was made with another {what}; repeat the same command or choose another --out."
+        )
+    return old
