@@ -1,0 +1,72 @@
+"""`xraygen audit`: SYNTHETIC -> REPORT."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, options
+
+
+def audit(
+    real: Annotated[Path, typer.Option(metavar="DATASET", help="The real films; its test and train splits.")],
+    synthetic: Annotated[Path, typer.Option(metavar="SYNTHETIC", help="The set to audit.")],
+    out: Annotated[Path, typer.Option(metavar="REPORT", help="Where the report goes.")],
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="efficientnet-lite0 (default) or pixels; the first one is what checks are about.",
+        ),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Another SYNTHETIC or DATASET to stand beside the numbers."),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="Exit with 1 where this holds, such as 'fd/floor>3' or 'suspects>0'."
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Films per set in every distance [the smallest set's size].")
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say how good a set of synthetic films is, and whether any of them is a copy of a patient's.
+
+    xraygen audit --real dataset --synthetic synthetic --out report
+
+    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'fd/floor>3' --fail-on 'suspects>0'
+    """
+    from xraygen.audit.audit import AuditSettings, plan
+    from xraygen.audit.audit import audit as compare
+    from xraygen.audit.describe import distance_table
+
+    settings = AuditSettings(
+        features=tuple(features or ()),
+        beside=tuple(beside or ()),
+        fail_on=tuple(fail_on or ()),
+        count=count,
+        seed=seed,
+        device=device,
+    )
+    if dry_run:
+        planned = plan(real, synthetic, out, settings)
+        console.emit(planned, as_json=as_json)
+        console.say(f"Would compare {planned['count']} films per set and write the report into {out}.")
+        return
+    with console.progress() as report:
+        result = compare(real, synthetic, out, settings, report=report)
+    console.emit(result, as_json=as_json)
+    for line in [*distance_table(result), *result["summary"]]:
+        console.say(line)
+    for verdict in result["verdicts"]:
+        console.say(f"{'passed' if verdict['passed'] else 'FAILED'}  {verdict['sentence']}")
+    console.say(f"Report: {out / 'report.html'}")
+    if not all(verdict["passed"] for verdict in result["verdicts"]):
+        raise typer.Exit(1)

@@ -1,0 +1,92 @@
+"""What every verb says and how: people on stderr, machines on stdout, errors in one sentence."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from xraygen.progress import Progress, Report
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def _stderr() -> Console:
+    """Made anew each time, so that a test's captured stderr is the one written to."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    _stderr().print(text, markup=False)
+
+
+def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the result for a program to read, where one asked."""
+    if as_json:
+        Console(highlight=False, soft_wrap=True).print(json.dumps(result, allow_nan=False), markup=False)
+
+
+def _figures(progress: Progress) -> str:
+    """Loss, images/s and the like, in four digits."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A bar per task on a terminal; elsewhere (a log file, Slurm) a plain line every ten seconds."""
+    console = _stderr()
+    if not console.is_terminal:
+        yield _plain_lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(report: Progress) -> None:
+            if report.task not in tasks:
+                tasks[report.task] = bars.add_task(report.task, figures="")
+            bars.update(
+                tasks[report.task],
+                completed=report.done,
+                total=report.total,
+                figures=_figures(report),
+            )
+
+        yield draw
+
+
+def _plain_lines() -> Report:
+    """First, last and every ten seconds between, with the time left."""
+    started: dict[str, tuple[float, int]] = {}
+    last: dict[str, float] = {}
+
+    def write(report: Progress) -> None:
+        now = time.monotonic()
+        begin, first = started.setdefault(report.task, (now, report.done))
+        if report.done < report.total and now - last.get(report.task, -1e9) < _SECONDS_BETWEEN_LINES:
+            return
+        last[report.task] = now
+        done = report.done - first
+        left = f"  {(now - begin) / done * (report.total - report.done):.0f} s left" if done else ""
+        say(f"{report.task} {report.done}/{report.total}  {_figures(report)}{left}".rstrip())
+
+    return write

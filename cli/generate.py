@@ -1,0 +1,66 @@
+"""`xraygen generate`: RUN -> SYNTHETIC."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, options
+
+
+class Sampler(StrEnum):
+    """How images are made from noise."""
+
+    ddim = "ddim"
+    ddpm = "ddpm"
+
+
+class Format(StrEnum):
+    """How images are written."""
+
+    png = "png"
+    dicom = "dicom"
+
+
+def generate(
+    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    out: Annotated[Path, typer.Option(help="SYNTHETIC folder.")],
+    seeds: Annotated[
+        str, typer.Option(metavar="0-999", help="One image per seed; the file is named after it.")
+    ],
+    sampler: Annotated[Sampler, typer.Option(help="ddim is fast, ddpm is the paper's.")] = Sampler.ddim,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network evaluations per image [ddim: 50, ddpm: all].")
+    ] = None,
+    eta: Annotated[float, typer.Option(min=0, max=1, help="Randomness of ddim.")] = 0.0,
+    file_format: Annotated[Format, typer.Option("--format", help="16-bit PNG or marked DICOM.")] = Format.png,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images computed together; part of the provenance.")
+    ] = 16,
+    device: options.Device = "auto",
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make synthetic films. To finish what was interrupted, run the same command again.
+
+    xraygen generate run --out synthetic --seeds 0-999
+
+    xraygen generate run --out synthetic --seeds 0-9 --sampler ddpm --format dicom
+    """
+    chosen = options.read_seeds(seeds)
+    if dry_run:
+        console.say(f"Would make {len(chosen)} images with {sampler} from {run} into {out}.")
+        return
+    from xraygen.synthesis.generate import SamplerSettings
+    from xraygen.synthesis.generate import generate as make
+
+    settings = SamplerSettings(sampler.value, steps, eta, batch_size)
+    with console.progress() as report:
+        summary = make(
+            run, out, chosen, settings, file_format=file_format.value, device=device, report=report
+        )
+    console.emit({"synthetic": str(out), "made": summary.made, "present": summary.present}, as_json=as_json)
+    console.say(
+        f"{out}: {summary.made} images made, {summary.present} were there already; see {out / 'preview.png'}."
+    )

@@ -1,0 +1,61 @@
+"""The `xraygen` program: its verbs, and the one place where an error becomes a sentence and an exit code."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from xraygen import __version__
+from xraygen.errors import XraygenError
+
+from . import audit, config, console, generate, ingest, interpolate, phantom, train
+
+
+class _OneSentence(typer.core.TyperGroup):
+    """Turns what a user can cause into one sentence on stderr; a traceback is left for bugs."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except XraygenError as error:
+            console.say(f"xraygen: {error}")
+            sys.exit(error.exit_code)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            console.say(f"xraygen: {where}{error.strerror or error}.")
+            sys.exit(1)
+
+
+app = typer.Typer(
+    cls=_OneSentence,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Synthetic chest X-rays: DICOM in, audited and marked DICOM out.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xraygen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_verbs(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="xraygen: %(message)s", stream=sys.stderr)
+
+
+app.command("phantom")(phantom.phantom)
+app.command("ingest")(ingest.ingest)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("interpolate")(interpolate.interpolate)
+app.command("audit")(audit.audit)
+app.command("config")(config.config)

@@ -1,0 +1,29 @@
+"""Options that several verbs share, and how their values are read."""
+
+from typing import Annotated
+
+import typer
+
+from xraygen.errors import UsageError
+
+Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting, such as train.batch_size=64. Repeatable."
+    ),
+]
+
+
+def read_seeds(text: str) -> list[int]:
+    """`0-999`, `7` or `0-3,17` as a list without repeats."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise UsageError(f"--seeds {text}: expected numbers and rising ranges such as 0-999 or 0-3,17.")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    return list(dict.fromkeys(seeds))

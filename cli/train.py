@@ -1,0 +1,67 @@
+"""`xraygen train`: DATASET -> RUN."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from . import console, options
+
+_INTERRUPTED = 130
+
+
+def train(
+    preset: Annotated[
+        str, typer.Option("--config", metavar="PRESET|YAML", help="What to train; see `xraygen config`.")
+    ],
+    data: Annotated[Path, typer.Option(help="DATASET folder that `xraygen ingest` wrote.")],
+    out: Annotated[Path, typer.Option(help="RUN folder.")],
+    changes: options.Set = None,
+    device: options.Device = "auto",
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a diffusion model. To go on after an interruption, run the same command again.
+
+    xraygen train --config cxr-64 --data dataset --out run
+
+    xraygen train --config cxr-128 --data dataset --out run --set train.batch_size=32 --set train.max_steps=20000
+    """
+    from xraygen.config import load_config
+
+    config = load_config(preset, changes or [])
+    if dry_run:
+        typer.echo(config.to_yaml(), nl=False)
+        return
+    from xraygen.dataset.store import open_dataset
+    from xraygen.training import loop
+
+    asked_to_stop: list[int] = []
+
+    def stop_soon(number: int, frame: FrameType | None) -> None:
+        asked_to_stop.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C stops at once
+        console.say("Saving after this step; press Ctrl-C again to stop at once.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_soon)
+    with console.progress() as report:
+        summary = loop.train(
+            config,
+            open_dataset(data),
+            out,
+            device=device,
+            report=report,
+            should_stop=lambda: bool(asked_to_stop),
+        )
+    console.emit({"run": str(out), "step": summary.step, "finished": summary.finished}, as_json=as_json)
+    if not summary.finished:
+        console.say(
+            f"Stopped and saved at step {summary.step} of {out}; run the same command again to go on."
+        )
+        raise typer.Exit(_INTERRUPTED)
+    console.say(
+        f"{out} is trained: {summary.step} steps. Next: xraygen generate {out} --out synthetic --seeds 0-63"
+    )

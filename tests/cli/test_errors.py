@@ -1,0 +1,132 @@
+"""What a user can do wrong is one clear sentence: no traceback, the right exit code, nothing left behind."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+from xraygen.films.writers import write_png
+from xraygen.seeds import numpy_generator
+
+Cli = Callable[..., Result]
+
+
+def one_sentence(result: Result, exit_code: int, *words: str) -> None:
+    assert result.exit_code == exit_code, result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("xraygen: ")]
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_unknown_preset_lists_the_presets(xraygen_cli: Cli, tiny_dataset: Path, tmp_path: Path) -> None:
+    result = xraygen_cli("train", "--config", "cxr64", "--data", tiny_dataset, "--out", tmp_path / "run")
+    one_sentence(result, 2, "cxr64", "cxr-64", "phantom-32")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "word"),
+    [
+        ("train.batchsize=3", "train.batchsize is not a setting; known here: batch_size"),
+        ("trian.batch_size=3", "trian is not a setting"),
+        ("train.batch_size=many", "train.batch_size"),
+        ("train.batch_size=0", "greater than or equal to 1"),
+        ("train.batch_size", "expected key=value"),
+    ],
+)
+def test_misspelt_or_impossible_settings_name_their_key(
+    xraygen_cli: Cli, tiny_dataset: Path, tmp_path: Path, assignment: str, word: str
+) -> None:
+    command = ("train", "--config", "cxr-64", "--data", tiny_dataset, "--out", tmp_path / "run")
+    one_sentence(xraygen_cli(*command, "--set", assignment), 2, word)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_on_a_folder_that_is_missing_or_no_dataset(xraygen_cli: Cli, tmp_path: Path) -> None:
+    command = ("train", "--config", "cxr-64", "--out", tmp_path / "run", "--data")
+    one_sentence(xraygen_cli(*command, tmp_path / "nowhere"), 1, "nowhere does not exist")
+    one_sentence(xraygen_cli(*command, tmp_path), 1, "is not a DATASET")
+
+
+def test_ingest_of_a_missing_and_of_an_empty_folder(xraygen_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    one_sentence(xraygen_cli("ingest", tmp_path / "nowhere", "--out", tmp_path / "out"), 2, "nowhere")
+    one_sentence(xraygen_cli("ingest", tmp_path / "empty", "--out", tmp_path / "out"), 1, "empty")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ingest_of_a_text_file_renamed_dcm_names_the_reason(xraygen_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "report.dcm").write_text("The heart is not enlarged.")
+    result = xraygen_cli("ingest", tmp_path / "films", "--out", tmp_path / "out", "--workers", "0")
+    one_sentence(result, 1, "neither DICOM nor PNG")
+
+
+@pytest.mark.parametrize("verb", ["generate", "interpolate"])
+def test_sampling_a_run_without_a_checkpoint(
+    xraygen_cli: Cli, tiny_run: Path, tiny_dataset: Path, tmp_path: Path, verb: str
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    rest = ("--seeds", "0") if verb == "generate" else (f"{tiny_dataset}#0", f"{tiny_dataset}#1")
+    result = xraygen_cli(verb, run, *rest, "--out", tmp_path / "out", "--device", "cpu")
+    one_sentence(result, 1, "holds no whole checkpoint")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seeds", ["5-3", "a", "1-", "", "-4"])
+def test_wrong_seeds_say_what_a_range_looks_like(
+    xraygen_cli: Cli, tiny_run: Path, tmp_path: Path, seeds: str
+) -> None:
+    result = xraygen_cli("generate", tiny_run, "--out", tmp_path / "out", f"--seeds={seeds}")
+    one_sentence(result, 2, "0-999")
+
+
+def test_a_gpu_that_is_not_there(xraygen_cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    command = ("generate", tiny_run, "--out", tmp_path / "out", "--seeds", "0", "--device")
+    one_sentence(xraygen_cli(*command, "cuda:97"), 2, "--device cuda:97")
+    one_sentence(xraygen_cli(*command, "gpu"), 2, "expected auto, cpu or cuda[:i]")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["phantom", "ingest", "train", "generate"])
+def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_read(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, verb: str
+) -> None:
+    """A file system of 400 kB in a user's own mount name space: the real ENOSPC, for the whole program."""
+    program = shutil.which("xraygen")
+    (tmp_path / "disk").mkdir()
+    out = tmp_path / "disk" / "out"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed in range(3):
+        picture = numpy_generator(seed, "picture").integers(0, 65536, (400, 400), dtype=np.uint16)
+        write_png(pictures / f"{seed}.png", picture)
+    commands = {
+        "phantom": f"{program} phantom {out} --count 8 --size 512",
+        "ingest": f"{program} ingest {pictures} --out {out} --key {tmp_path / 'key'} --size 512 --workers 0",
+        "train": f"{program} train --config {tiny_run / 'config.yaml'} --data {tiny_dataset} --out {out} --device cpu",
+        "generate": f"{program} generate {tiny_run} --out {out} --seeds 0-2000 --steps 1 --device cpu",
+    }
+    script = (
+        f"mount -t tmpfs -o size=400k tmpfs {tmp_path / 'disk'} && {commands[verb]}; code=$?; "
+        f"find {tmp_path / 'disk'} -name '*.partial'; exit $code"
+    )
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in result.stderr or "mount:" in result.stderr:
+        pytest.skip("this machine lets no user mount a file system of its own")
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "No space left on device" in result.stderr.splitlines()[-1]
+    assert result.stdout == ""  # nothing half-written is left

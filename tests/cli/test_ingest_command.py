@@ -1,0 +1,113 @@
+"""`xraygen ingest`: the wiring."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from xraygen.dataset.store import open_dataset
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six films of two kinds, a copy, and a text."""
+    generator = np.random.default_rng(0)
+    for kind in ("sick", "well"):
+        for number in range(3):
+            path = tmp_path / "films" / kind / f"{kind}-{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 2**16, (20, 30), dtype=np.uint16)).save(path)
+    copy = (tmp_path / "films/sick/sick-0.png").read_bytes()
+    (tmp_path / "films/well/copy.png").write_bytes(copy)
+    (tmp_path / "films/notes.txt").write_text("no film")
+    return tmp_path / "films"
+
+
+def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    options = (
+        "--size",
+        "16x24",
+        "--fit",
+        "crop",
+        "--bits",
+        12,
+        "--layout",
+        "folders",
+        "--split",
+        "0.5,0,0.5",
+    )
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *options, "--workers", 0, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["seen"], summary["accepted"]) == (8, 6)
+    assert summary["rejected"] == {"duplicate": 1, "not_an_image": 1}
+    assert summary["images"] == summary["patients"] == {"train": 3, "validation": 0, "test": 3}
+    assert "8 files seen, 6 accepted" in result.stderr
+    assert "1 rejected: duplicate" in result.stderr
+    assert "train: 3 images of 3 patients" in result.stderr
+    dataset = open_dataset(tmp_path / "dataset")
+    assert (dataset.info.size, dataset.info.bits, dataset.info.label_names) == ((16, 24), 12, ("finding",))
+    assert list(dataset.manifest["finding"]) == ["sick"] * 3 + ["well"] * 3
+
+
+def test_labels_key_and_seed_reach_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,a,b\nsick-0,1,2\nwell-1,3,4\n")
+    labels = ("--labels", tmp_path / "labels.csv", "--label-columns", "b", "--key", tmp_path / "my.key")
+    common = ("--size", 8, "--workers", 0, "--seed", 5)
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *labels, *common)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert (tmp_path / "my.key").stat().st_size == 32
+    dataset = open_dataset(tmp_path / "dataset")
+    assert sorted(dataset.manifest["b"]) == ["", "", "", "", "2", "4"]
+    assert dataset.info.settings["seed"] == 5
+
+
+def test_a_dry_run_touches_nothing(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["files"] == 8
+    assert "Would read 8 files" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("nowhere",), 2, "does not exist"),
+        (("films", "--size", "big"), 2, "--size big"),
+        (("films", "--split", "0.9,0.9,0"), 2, "add up to 1"),
+        (("films", "--label-columns", "a"), 2, "--labels"),
+        (("films", "--labels", "films/notes.txt"), 2, "no column to match films by"),
+        (("films", "--key", "dataset/key"), 2, "inside the DATASET"),
+        (("films/notes.txt",), 1, "none of the 1 files could be used; the commonest reason is not_an_image"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_sentence(
+    xraygen_cli: Cli,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    result = xraygen_cli("ingest", *arguments, "--out", "dataset", "--workers", 0)
+    assert result.exit_code == code, result.output
+    assert sentence in result.stderr
+    assert len([line for line in result.stderr.splitlines() if not line.startswith("ingest")]) == 1
+    assert not Path("dataset").exists()
+
+
+def test_help_shows_how_to_call_it(xraygen_cli: Cli) -> None:
+    result = xraygen_cli("ingest", "--help")
+    assert result.exit_code == 0
+    assert "xraygen ingest films --out dataset" in " ".join(result.stdout.split())
