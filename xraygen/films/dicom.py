@@ -1,0 +1,398 @@
+"""Read one radiograph from DICOM, display-correct, or refuse it with a reason.
+
+The way of the pixels: decode -> stored integers -> turned upright -> display (modality, VOI, one inversion) -> [0, 1].
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from xraygen.errors import FilmError
+from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
+from xraygen.films.display import (
+    Display,
+    LookUpTable,
+    Rescale,
+    VoiKind,
+    Window,
+    is_inverted,
+    padding_mask,
+    robust_window,
+    window_between,
+)
+
+RADIOGRAPH_CLASSES = {"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"}
+"""CR, and DX For Presentation."""
+FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
+CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7"} | {f"1.2.840.10008.5.1.4.1.1.7.{kind}" for kind in (2, 3, 4)}
+"""Secondary Capture, and its grey byte, grey word and colour kinds (of which one grey frame passes)."""
+RADIOGRAPH_MODALITIES = {"CR", "DX", "RG", "OT", ""}
+"""What a Secondary Capture, or an object of a missing or private class, may show."""
+
+_TAGS = [
+    "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
+    "StudyInstanceUID", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ModalityLUTSequence", "RescaleSlope",
+    "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape",
+    "PixelData",
+]  # fmt: skip
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
+_VIEW_CODES = {
+    "399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA",
+    "399173006": "LL", "R-10236": "LL", "399198007": "RL", "R-10232": "RL",
+}  # fmt: skip
+"""View Code Sequence of DX (PS3.16 CID 4010), SNOMED CT and its older SRT codes, as View Position says it."""
+
+
+@dataclass(frozen=True)
+class FilmAttributes:
+    """What is known about a film besides its pixels; pictures leave most of it empty.
+
+    `patient_id`, `study_uid` and `sop_instance_uid` identify a patient: they go into no message, log, repr or data set.
+    `rows` and `columns` are those of the film as displayed; `voi` says where its window came from; `age` is in years.
+    """
+
+    format: str = ""
+    rows: int = 0
+    columns: int = 0
+    bits_stored: int = 0
+    photometric: str = ""
+    voi: str = ""
+    view: str = ""
+    sex: str = ""
+    age: float | None = None
+    pixel_spacing_mm: float | None = None
+    modality: str = ""
+    body_part: str = ""
+    patient_id: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    sop_instance_uid: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFilm:
+    """A film as it is stored, full-size and upright, with what its display needs."""
+
+    values: NDArray[Any]  # [H, W] integers (floats from some NIfTI files)
+    display: Display
+    attributes: FilmAttributes
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """A film as it is displayed: float32 [H, W] in [0, 1], air dark, bone bright."""
+
+    pixels: NDArray[np.float32]
+    attributes: FilmAttributes
+
+
+def read_radiograph(path: str | Path) -> Radiograph:
+    r"""Read a DICOM radiograph as it is meant to be seen.
+
+    Args:
+        path: A DICOM file: CR, DX For Presentation or Secondary Capture, any transfer syntax of radiography.
+
+    Returns:
+        Full-size pixels, float32 `[H, W]` in [0, 1]; frontal films lie as Patient Orientation L\F.
+
+    Raises:
+        FilmError: With a `reason`: not_dicom, truncated, no_pixels, not_a_radiograph, for_processing, multi_frame,
+            colour, unsupported_syntax, decode_failed or unreadable.
+
+    Source:
+        DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation); PS3.4 N.2 (their order).
+    """
+    film = read_stored(path)
+    return Radiograph(film.display.apply(film.values), film.attributes)
+
+
+def read_stored(path: str | Path) -> StoredFilm:
+    """Read a DICOM radiograph's stored values, and how to display them.
+
+    Args:
+        path: As for `read_radiograph`.
+
+    Returns:
+        Integers `[H, W]` in the range of Bits Stored, turned upright, with their display and attributes.
+
+    Raises:
+        FilmError: As `read_radiograph`.
+    """
+    with _lenient():
+        try:
+            return _read(Path(path))
+        except FilmError as refusal:
+            if refusal.reason in ("no_pixels", "decode_failed", "not_a_radiograph") and _ends_early(
+                Path(path)
+            ):
+                raise _cut_off() from refusal
+            raise
+
+
+def _read(path: Path) -> StoredFilm:
+    """Parse, refuse, decode, turn."""
+    dataset, syntax = _parse(path)
+    _refuse_other_objects(dataset)
+    values = _turn_upright(decode(dataset, syntax), dataset)
+    display = _display(dataset, values)
+    return StoredFilm(values, display, _attributes(dataset, display, values.shape))
+
+
+@contextmanager
+def _lenient() -> Iterator[None]:
+    """Read sloppy files without a word: pydicom neither validates nor warns inside."""
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _parse(path: Path) -> tuple[Dataset, UID]:
+    """The elements that matter, and the transfer syntax."""
+    try:
+        with path.open("rb") as file:
+            marked = file.read(132)[128:] == b"DICM"
+            file.seek(0)
+            dataset = pydicom.dcmread(file, force=True, specific_tags=_TAGS)
+    except OSError as error:
+        if isinstance(error, EOFError):
+            raise
+        raise FilmError(
+            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
+        ) from error
+    except EOFError as error:
+        raise FilmError(
+            "truncated", "The file ends inside an element: it is cut off; copy it again."
+        ) from error
+    except Exception as error:
+        raise _unparseable(marked) from error
+    if not marked and not ({"Rows", "SOPClassUID", "Modality"} & set(dataset.dir())):
+        raise _unparseable(marked)
+    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    return dataset, UID(str(syntax))
+
+
+def _cut_off() -> FilmError:
+    """The refusal of a file that ends early."""
+    return FilmError("truncated", "The file ends inside an element: it is cut off; copy it again.")
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a file stops inside an element: pydicom leaves that element out, or shortens it, without a word."""
+    try:
+        dataset = pydicom.dcmread(path, force=True, defer_size=1024)
+        syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+        if not dataset.keys():  # what pydicom makes of a compressed film without its end
+            return True
+        last = dataset.get_item(max(dataset.keys()))
+        if syntax == DeflatedExplicitVRLittleEndian or not isinstance(last, RawDataElement):
+            return False
+        end: int = last.value_tell + last.length
+        return last.length != UNDEFINED_LENGTH and end != path.stat().st_size
+    except Exception:  # noqa: BLE001 - only asked about files that are refused already
+        return False
+
+
+def _unparseable(marked: bool) -> FilmError:
+    """The refusal of bytes that are no DICOM data set."""
+    if marked:
+        return FilmError(
+            "truncated", "The file starts as DICOM and cannot be parsed: it is damaged; copy it again."
+        )
+    return FilmError("not_dicom", "The file is not DICOM (no DICM mark, no known element); check the export.")
+
+
+def _refuse_other_objects(dataset: Dataset) -> None:
+    """Let projection radiographs pass."""
+    sop_class, modality = UID(raw_text_of(dataset, "SOPClassUID")), text_of(dataset, "Modality")
+    if sop_class == FOR_PROCESSING_CLASS or text_of(dataset, "PresentationIntentType") == "FOR PROCESSING":
+        raise FilmError(
+            "for_processing",
+            "The film is DX For Processing: raw detector values that nobody reads; export the one For Presentation.",
+        )
+    if sop_class in RADIOGRAPH_CLASSES:
+        return
+    unknown = sop_class.name == str(sop_class)  # missing or private
+    if not unknown and sop_class not in CAPTURE_CLASSES:
+        raise FilmError(
+            "not_a_radiograph",
+            f"The object is {sop_class.name}; expected a CR, DX or Secondary Capture image.",
+        )
+    if modality not in RADIOGRAPH_MODALITIES:
+        raise FilmError(
+            "not_a_radiograph", f"The object's modality is {modality[:16]}; expected CR, DX, RG or OT."
+        )
+
+
+def _display(dataset: Dataset, values: NDArray[Any]) -> Display:
+    """Everything between stored values and light that the data set says."""
+    layout = pixel_format(dataset)
+    padding = _padding(dataset, values)
+    inside = values if padding is None else values[~padding_mask(values, padding)]
+    modality = _modality(dataset, layout.signed)
+    voi, kind = _voi(dataset, layout.signed)
+    if voi is None:
+        voi = robust_window(inside, modality) if inside.size else window_between(*map(float, layout.levels))
+    return Display(
+        modality=modality,
+        voi=voi,
+        voi_kind=kind,
+        inverted=is_inverted(
+            text_of(dataset, "PhotometricInterpretation"), text_of(dataset, "PresentationLUTShape")
+        ),
+        padding=padding,
+        levels=layout.levels,
+        extremes=(float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0),
+    )
+
+
+def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[int, int] | None:
+    """Smallest and largest padding value; None where no pixel of this film is padding."""
+    value = number_of(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = number_of(dataset, "PixelPaddingRangeLimit")
+    # Implicit files often say the value with the other sign: take its bits as those of a pixel.
+    ends = np.array([value, value if limit is None else limit], np.int64).astype(
+        pixel_format(dataset).container
+    )
+    padding = (int(ends.min()), int(ends.max()))
+    return padding if padding_mask(values, padding).any() else None
+
+
+def _modality(dataset: Dataset, signed: bool) -> Rescale | LookUpTable:
+    """The Modality LUT, or else Rescale Slope and Intercept, or else the identity."""
+    table = _look_up_table(dataset, "ModalityLUTSequence", signed)
+    if table is not None:
+        return table
+    slope, intercept = number_of(dataset, "RescaleSlope"), number_of(dataset, "RescaleIntercept")
+    return Rescale(slope or 1.0, intercept or 0.0)
+
+
+def _voi(dataset: Dataset, signed: bool) -> tuple[Window | LookUpTable | None, VoiKind]:
+    """The first VOI LUT, or else the first window, or else None for robust percentiles."""
+    table = _look_up_table(dataset, "VOILUTSequence", signed)
+    if table is not None:
+        return table, "lut"
+    center, width = number_of(dataset, "WindowCenter"), number_of(dataset, "WindowWidth")
+    if center is None or width is None:
+        return None, "percentiles"
+    function = text_of(dataset, "VOILUTFunction")
+    if function == "SIGMOID" and width > 0:
+        return Window(center, width, "SIGMOID"), "sigmoid"
+    if function == "LINEAR_EXACT" and width > 0:
+        return Window(center, width, "LINEAR_EXACT"), "linear_exact"
+    if function not in ("SIGMOID", "LINEAR_EXACT") and width >= 1:
+        return Window(center, width, "LINEAR"), "linear"
+    return None, "percentiles"
+
+
+def _look_up_table(dataset: Dataset, sequence: str, signed: bool) -> LookUpTable | None:
+    """The first table of a LUT sequence; None where there is none that can be used (PS3.3 C.11.1.1.1)."""
+    try:
+        item = dataset.get(sequence)[0]
+        count, first, bits = (int(part) for part in item.LUTDescriptor)
+        data = item.LUTData
+    except Exception:  # noqa: BLE001 - absent, empty and damaged sequences all mean "no table"
+        return None
+    count = (count & 0xFFFF) or 2**16
+    if first >= 2**15 and signed:
+        first -= 2**16
+    entries = _lut_entries(data, count, "<" if dataset.original_encoding[1] is not False else ">")
+    if not 1 <= bits <= 16 or entries is None:
+        return None
+    return LookUpTable(first, entries.astype(np.float64), bits)
+
+
+def _lut_entries(data: Any, count: int, order: str) -> NDArray[Any] | None:
+    """LUT Data as `count` integers, whether it came as words (US, OW) or as bytes packed two by two."""
+    if isinstance(data, bytes):
+        if len(data) >= 2 * count:
+            return np.frombuffer(data, f"{order}u2", count=count)
+        words = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
+    else:
+        words = np.atleast_1d(np.asarray(data, dtype=np.int64)).astype(np.uint16)
+    if len(words) >= count:
+        return words[:count]
+    packed = words.astype("<u2").view(np.uint8)
+    return packed[:count] if len(packed) >= count else None
+
+
+def _turn_upright(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    r"""Turn a frontal film to L\F: the patient's left on the right, the feet below (PS3.3 C.7.6.1.1.1)."""
+    try:
+        row, column = (str(part).strip().upper()[:1] for part in dataset.get("PatientOrientation") or ())
+    except (ValueError, TypeError):
+        return values
+    if row in ("H", "F") and column in ("L", "R"):
+        values, row, column = values.T, column, row
+    if row not in ("L", "R") or column not in ("H", "F"):
+        return values
+    values = values[:, ::-1] if row == "R" else values
+    values = values[::-1] if column == "H" else values
+    return np.ascontiguousarray(values)
+
+
+def _attributes(dataset: Dataset, display: Display, shape: tuple[int, ...]) -> FilmAttributes:
+    """The attributes, each empty where the file leaves it out or damages it."""
+    sex = text_of(dataset, "PatientSex")
+    return FilmAttributes(
+        format="dicom",
+        rows=shape[0],
+        columns=shape[1],
+        bits_stored=pixel_format(dataset).bits_stored,
+        photometric=text_of(dataset, "PhotometricInterpretation"),
+        voi=display.voi_kind,
+        view=_view(dataset),
+        sex=sex if sex in ("M", "F", "O") else "",
+        age=_age_years(text_of(dataset, "PatientAge")),
+        pixel_spacing_mm=_spacing(dataset),
+        modality=text_of(dataset, "Modality"),
+        body_part=text_of(dataset, "BodyPartExamined"),
+        patient_id=raw_text_of(dataset, "PatientID"),
+        study_uid=raw_text_of(dataset, "StudyInstanceUID"),
+        sop_instance_uid=raw_text_of(dataset, "SOPInstanceUID"),
+    )
+
+
+def _view(dataset: Dataset) -> str:
+    """View Position, or else the View Code Sequence's, or else ""."""
+    view = text_of(dataset, "ViewPosition")
+    if view:
+        return view
+    try:
+        return _VIEW_CODES.get(str(dataset.ViewCodeSequence[0].CodeValue), "")
+    except Exception:  # noqa: BLE001 - absent, empty and damaged sequences all mean "not known"
+        return ""
+
+
+def _age_years(text: str) -> float | None:
+    """An Age String such as 045Y or 018M in years; None for anything else (PS3.5 6.2, AS)."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
+    if match is None:
+        return None
+    return int(match[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[match[2]]
+
+
+def _spacing(dataset: Dataset) -> float | None:
+    """Distance between rows in mm: at the patient where known, else at the detector or the scanner's glass."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = number_of(dataset, keyword)
+        if spacing is not None and spacing > 0:
+            return spacing
+    return None

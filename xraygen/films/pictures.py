@@ -1,0 +1,253 @@
+"""Read one film from PNG, JPEG, TIFF or NIfTI: picture files, which are stored as they are to be seen.
+
+Integers of 8 and 16 bits show their type's full range. NIfTI shows cal_min to cal_max where they are set; without them
+uint8 and uint16 show their full range, and other types their robust percentiles (0.5 to 99.5).
+A NIfTI film is turned so that columns go to the patient's left and rows to the feet; where the plane has no left-right
+axis, columns go to the back, and where it has no head-feet axis, rows do. Without an orientation in the header the
+first axis goes right and the second down.
+"""
+
+import gzip
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import nibabel
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.orientations import aff2axcodes
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xraygen.errors import FilmError
+from xraygen.films.decoders import grey_of
+from xraygen.films.dicom import FilmAttributes, StoredFilm
+from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_window, window_between
+
+_GZIP = b"\x1f\x8b"
+_NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
+_TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
+_TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+
+
+def picture_format(path: Path) -> str:
+    """The format that a file's first bytes name: png, jpeg, tiff or nifti; "" for anything else.
+
+    Raises:
+        FilmError: `unreadable` where the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(352)
+        if head.startswith(_GZIP):
+            with gzip.open(path) as file:
+                head = file.read(352)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return "nifti" if path.name.lower().endswith(".nii.gz") else ""
+    except OSError as error:
+        raise FilmError(
+            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
+        ) from error
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return "nifti" if head[344:347] == _NIFTI_1 or head[4:7] == _NIFTI_2 else ""
+
+
+def read_picture(path: str | Path) -> StoredFilm:
+    """Read a film from a picture file.
+
+    Args:
+        path: A PNG, JPEG, TIFF or NIfTI file (.nii or .nii.gz) with one grey picture.
+
+    Returns:
+        Stored values `[H, W]`: uint8 or uint16, or what the NIfTI file holds. Only the format's attributes are set.
+
+    Raises:
+        FilmError: unknown_format, truncated, colour, multi_frame, decode_failed or unreadable.
+    """
+    path = Path(path)
+    name = picture_format(path)
+    if name == "nifti":
+        return _read_nifti(path)
+    if not name:
+        raise FilmError("unknown_format", "The file is not a PNG, JPEG, TIFF or NIfTI picture; convert it.")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:  # odd EXIF, large films
+            values, inverted = _picture_values(picture, path, name)
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        SyntaxError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise FilmError(
+            "decode_failed", f"The {name.upper()} picture is damaged; export it again."
+        ) from error
+    except OSError as error:
+        raise FilmError(
+            "truncated", f"The {name.upper()} picture is cut off or damaged; copy it again."
+        ) from error
+    return _full_range_film(np.ascontiguousarray(values), name, inverted)
+
+
+def _picture_values(picture: Image.Image, path: Path, name: str) -> tuple[NDArray[Any], bool]:
+    """Grey integers [H, W], and whether 0 is white in them."""
+    if getattr(picture, "n_frames", 1) > 1:
+        raise FilmError(
+            "multi_frame", f"One film has one frame, and this {name.upper()} has several; split it."
+        )
+    if name == "tiff":
+        tags = picture.tag_v2  # type: ignore[attr-defined]  # TIFF only
+        if tags.get(_TIFF_SAMPLES, 1) == 1 and tags.get(_TIFF_PHOTOMETRIC) in _TIFF_GREY:
+            values = imagecodecs.tiff_decode(path.read_bytes())
+            return _channels_to_grey(values), bool(tags[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO)
+    if picture.mode.startswith("I") or (name == "png" and _png_depth(path) == 16):
+        # Pillow cuts 16-bit colour to 8 bits.
+        return _channels_to_grey(imagecodecs.png_decode(path.read_bytes())), False
+    if picture.mode == "CMYK":
+        raise FilmError(
+            "colour", "The picture is in colour (CMYK); expected one grey channel, or equal ones."
+        )
+    upright = ImageOps.exif_transpose(picture)
+    grey = upright.mode in ("L", "LA", "1")
+    return _channels_to_grey(np.asarray(upright.convert("L" if grey else "RGB"))), False
+
+
+def _png_depth(path: Path) -> int:
+    """Bit depth in a PNG's header."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def _channels_to_grey(values: NDArray[Any]) -> NDArray[Any]:
+    """[H, W] of [H, W] or [H, W, C]; refuses colour and other types."""
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
+    if values.dtype not in (np.uint8, np.uint16) or values.ndim not in (2, 3):
+        raise FilmError(
+            "decode_failed", f"The picture holds {values.dtype}; expected 8 or 16 bits per pixel."
+        )
+    return values if values.ndim == 2 else grey_of(values)
+
+
+def _full_range_film(values: NDArray[Any], name: str, inverted: bool) -> StoredFilm:
+    """A film whose type's full range is [0, 1]."""
+    levels = (0, int(np.iinfo(values.dtype).max))
+    window = window_between(*map(float, levels))
+    return _film(values, name, window, "full_range", inverted=inverted, levels=levels)
+
+
+def _film(
+    values: NDArray[Any],
+    name: str,
+    window: Window,
+    kind: VoiKind,
+    *,
+    modality: Rescale | None = None,
+    inverted: bool = False,
+    levels: tuple[int, int] | None = None,
+    spacing: float | None = None,
+) -> StoredFilm:
+    """Values and window with their display and attributes."""
+    display = Display(
+        modality=modality or Rescale(),
+        voi=window,
+        voi_kind=kind,
+        inverted=inverted,
+        levels=levels,
+        extremes=(float(values.min()), float(values.max())),
+    )
+    attributes = FilmAttributes(
+        format=name,
+        rows=values.shape[0],
+        columns=values.shape[1],
+        bits_stored=values.dtype.itemsize * 8,
+        voi=kind,
+        pixel_spacing_mm=spacing,
+    )
+    return StoredFilm(values, display, attributes)
+
+
+def _read_nifti(path: Path) -> StoredFilm:
+    """One plane of a NIfTI file, turned upright."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(_GZIP) else content
+        kind = nibabel.Nifti2Image if content[4:7] == _NIFTI_2 else nibabel.Nifti1Image
+        with LoggingOutputSuppressor():  # nibabel tells stderr about every header that it mends
+            image: Any = kind.from_bytes(content)
+        stored = np.asarray(image.dataobj.get_unscaled())
+        stored = stored.astype(stored.dtype.newbyteorder("="))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise FilmError("truncated", "The NIfTI file is cut off or damaged; copy it again.") from error
+    except Exception as error:
+        raise FilmError("decode_failed", "The NIfTI file is damaged; export it again.") from error
+    values, row_axis = _upright_plane(stored, image)
+    if values.dtype.kind not in "iuf":
+        raise FilmError("colour", f"The NIfTI file holds {values.dtype.kind} data; expected grey numbers.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise FilmError("decode_failed", "The NIfTI file holds NaN or infinite pixels; export it again.")
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    modality = Rescale(float(slope), float(intercept))
+    window, kind = _nifti_window(values, image.header, modality)
+    levels = None
+    if values.dtype.kind in "iu":
+        levels = (int(np.iinfo(values.dtype).min), int(np.iinfo(values.dtype).max))
+    spacing = float(image.header["pixdim"][1 + row_axis])
+    return _film(
+        values,
+        "nifti",
+        window,
+        kind,
+        modality=modality,
+        levels=levels,
+        spacing=spacing if spacing > 0 else None,
+    )
+
+
+def _nifti_window(values: NDArray[Any], header: Any, modality: Rescale) -> tuple[Window, VoiKind]:
+    """cal_min to cal_max, or the type's full range, or robust percentiles."""
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    if np.isfinite([low, high]).all() and high > low:
+        return window_between(low, high), "linear_exact"
+    if values.dtype in (np.uint8, np.uint16):
+        ends = modality(np.array([0.0, np.iinfo(values.dtype).max]))
+        return window_between(float(ends.min()), float(ends.max())), "full_range"
+    return robust_window(values, modality), "percentiles"
+
+
+def _upright_plane(stored: NDArray[Any], image: Any) -> tuple[NDArray[Any], int]:
+    """[H, W] as displayed, and which of the file's axes became the rows."""
+    axes = [axis for axis, length in enumerate(stored.shape) if length > 1][:3]
+    spatial = [axis for axis in axes if axis < 3]
+    for axis in range(min(3, stored.ndim)):  # a film may be one pixel wide
+        if len(spatial) < 2 and axis not in spatial:
+            spatial = sorted([*spatial, axis])
+    if len(spatial) != 2 or len(axes) > 2 or any(axis > 2 for axis in axes):
+        raise FilmError(
+            "multi_frame",
+            f"The NIfTI file has shape {stored.shape}; expected one plane: two axes longer than 1.",
+        )
+    across, down = spatial
+    plane = np.moveaxis(stored, (down, across), (0, 1)).reshape(
+        stored.shape[down], stored.shape[across]
+    )  # [H, W]
+    if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
+        return np.ascontiguousarray(plane), down
+    codes = aff2axcodes(image.affine)
+    across_code, down_code = str(codes[across]), str(codes[down])
+    if across_code in "SI" or down_code in "LR":
+        plane, across_code, down_code, down = plane.T, down_code, across_code, across
+    plane = plane[:, ::-1] if across_code in "RA" else plane
+    plane = plane[::-1] if down_code in "SA" else plane
+    return np.ascontiguousarray(plane), down

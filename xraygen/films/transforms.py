@@ -1,0 +1,303 @@
+"""From a file to a small stored image, as MONAI dictionary transforms.
+
+LoadFilmd -> DisplayFilmd (films whose display does not commute) -> FitFilmd -> DisplayFilmd (the others) -> PadFilmd
+-> QuantiseFilmd. An area mean commutes with what is linear, and few pixels are displayed sooner.
+"""
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from monai.transforms import Compose, MapTransform
+from numpy.typing import NDArray
+
+from xraygen.errors import FilmError, UsageError
+from xraygen.films.dicom import FilmAttributes
+from xraygen.films.reader import read_film
+from xraygen.ranges import Stored, unit_to_stored
+
+Fit = Literal["pad", "crop", "stretch"]
+KEY = "film"
+"""The key that `film_pipeline` works on; its display, attributes and hash lie beside it under KEY_*."""
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What every image of a DATASET is brought to.
+
+    Args:
+        size: Height and width in pixels.
+        fit: How another aspect ratio is met: `pad` adds black borders, `crop` cuts centrally, `stretch` distorts.
+        bits: Bits of a stored level, 1 to 16; up to 8 give uint8, more give uint16.
+    """
+
+    size: tuple[int, int]
+    fit: Fit = "pad"
+    bits: int = 16
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.size):
+            raise UsageError(f"size {self.size} must be a height and a width of at least 1 pixel.")
+        if self.fit not in get_args(Fit):
+            raise UsageError(f"fit {self.fit!r} is unknown; expected one of {', '.join(get_args(Fit))}.")
+        if not 1 <= self.bits <= 16:
+            raise UsageError(f"bits {self.bits} must lie between 1 and 16.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as dataset.json holds them."""
+        return {**asdict(self), "size": list(self.size)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; unknown or missing keys are errors."""
+        try:
+            return cls(**{**values, "size": tuple(values["size"])})
+        except (TypeError, KeyError) as error:
+            raise UsageError(
+                f"prepare settings {dict(values)} must have size, fit and bits: {error}."
+            ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFilm:
+    """One film of a DATASET: stored levels [H, W], what is known about it, and the hash of its full-size values."""
+
+    image: Stored
+    attributes: FilmAttributes
+    content_sha256: str
+
+
+def prepare_film(path: str | Path, settings: PrepareSettings) -> PreparedFilm:
+    """Read one film and bring it to a DATASET's size and bits.
+
+    Args:
+        path: A DICOM, PNG, JPEG, TIFF or NIfTI file.
+        settings: Size, fit and bits.
+
+    Returns:
+        The image, uint8 or uint16 `[H, W]`: display-correct, 0 black.
+
+    Raises:
+        FilmError: As `read_film`.
+    """
+    try:
+        item = film_pipeline(settings)({KEY: path})
+    except RuntimeError as error:  # MONAI's Compose wraps what its transforms raise
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, FilmError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+    return PreparedFilm(item[KEY], item[f"{KEY}_attributes"], item[f"{KEY}_content_sha256"])
+
+
+@lru_cache(maxsize=8)
+def film_pipeline(settings: PrepareSettings) -> Compose:
+    """The chain from `{"film": path}` to `{"film": stored levels [H, W], "film_attributes": ..., ...}`."""
+    return Compose(
+        [
+            LoadFilmd(KEY),
+            DisplayFilmd(KEY, commuting=False),
+            FitFilmd(KEY, settings.size, settings.fit),
+            DisplayFilmd(KEY, commuting=True),
+            PadFilmd(KEY, settings.size),
+            QuantiseFilmd(KEY, settings.bits),
+        ]
+    )
+
+
+class LoadFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Path -> full-size stored values; adds KEY_display, KEY_attributes and KEY_content_sha256."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load each key's file; raises FilmError as `read_film`."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            film = read_film(item[key])
+            item[key] = film.values
+            item[f"{key}_display"] = film.display
+            item[f"{key}_attributes"] = film.attributes
+            item[f"{key}_content_sha256"] = content_sha256(film.values)
+        return item
+
+
+class DisplayFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Stored values -> light, float32 in [0, 1], for films whose display commutes with an area mean or for the others.
+
+    Args:
+        keys: Keys of films that LoadFilmd loaded.
+        commuting: Which films to display now; each passes one of two DisplayFilmd.
+    """
+
+    def __init__(self, keys: Any, *, commuting: bool) -> None:
+        super().__init__(keys)
+        self.commuting = commuting
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Display those films of `data` that are due."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            display = item[f"{key}_display"]
+            if display.commutes == self.commuting:
+                item[key] = display.apply(item[key])
+        return item
+
+
+class FitFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Resize by area means (linearly where a side grows) to a size; `pad` leaves the borders to PadFilmd.
+
+    Args:
+        keys: Keys of `[H, W]` arrays.
+        size: Height and width of the final image.
+        fit: How another aspect ratio is met.
+    """
+
+    def __init__(self, keys: Any, size: tuple[int, int], fit: Fit) -> None:
+        super().__init__(keys)
+        self.size, self.fit = size, fit
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize each key's array to float32."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image, size = item[key], self.size
+            if self.fit == "crop":
+                image = crop_to_aspect(image, size)
+            elif self.fit == "pad":
+                size = size_inside(image.shape, size)
+            item[key] = resize(image, size)
+        return item
+
+
+class PadFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Add black borders, equal on both sides, up to a size.
+
+    Args:
+        keys: Keys of displayed `[H, W]` arrays, not larger than `size`.
+        size: Height and width of the final image.
+    """
+
+    def __init__(self, keys: Any, size: tuple[int, int]) -> None:
+        super().__init__(keys)
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Pad each key's array."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            missing = [side - have for side, have in zip(self.size, item[key].shape, strict=True)]
+            if any(missing):
+                item[key] = np.pad(item[key], [(gap // 2, gap - gap // 2) for gap in missing])
+        return item
+
+
+class QuantiseFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Light in [0, 1] -> the nearest stored level, uint8 or uint16.
+
+    Args:
+        keys: Keys of displayed arrays.
+        bits: Bits of a stored level.
+    """
+
+    def __init__(self, keys: Any, bits: int) -> None:
+        super().__init__(keys)
+        self.bits = bits
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Quantise each key's array."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = unit_to_stored(item[key], self.bits)
+        return item
+
+
+def content_sha256(values: NDArray[Any]) -> str:
+    """SHA-256 of a film's shape and values, the same in whatever file and integer type they came.
+
+    Args:
+        values: Stored values `[H, W]`.
+
+    Returns:
+        64 hexadecimal digits. Integers are hashed as uint16 where they fit, else as int64; floats as float64;
+        all little-endian.
+    """
+    kind = "<f8"
+    if values.dtype.kind in "iu":
+        kind = "<u2" if values.min() >= 0 and values.max() < 2**16 else "<i8"
+    digest = hashlib.sha256(f"{kind} {values.shape[0]}x{values.shape[1]} ".encode())
+    digest.update(np.ascontiguousarray(values, dtype=kind).data)
+    return digest.hexdigest()
+
+
+def size_inside(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """The largest height and width of `shape`'s aspect ratio that fit into `size`, rounded to pixels."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(1, round(side * scale)) for side in shape[:2])
+    return min(height, size[0]), min(width, size[1])
+
+
+def crop_to_aspect(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """The largest central part of `[H, W]` with the aspect ratio of `size`, to the nearest pixel."""
+    height, width = size_inside(size, (image.shape[0], image.shape[1]))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize by exact area means along sides that shrink, and linearly along sides that grow.
+
+    Args:
+        image: Numbers `[H, W]`.
+        size: Height and width to reach, at least 1.
+
+    Returns:
+        float32 `[height, width]` in the range of `image`. The mean is preserved where no side grows.
+    """
+    rows = _resize_rows(image, size[0])  # [height, W]
+    return np.ascontiguousarray(_resize_rows(np.ascontiguousarray(rows.T), size[1]).T)  # [height, width]
+
+
+def _resize_rows(image: NDArray[Any], count: int) -> NDArray[np.float32]:
+    """[H, W] -> [count, W]; each new row mixes the few old rows below it, so the weights are a band."""
+    height, width = image.shape
+    if height % count == 0:  # whole numbers of pixels: several times faster than the bands
+        share = height // count
+        mean: NDArray[np.float32] = image.reshape(count, share, width).sum(axis=1, dtype=np.float32) / share
+        return mean
+    bands = _area_bands(height, count) if count < height else _linear_bands(height, count)
+    resized = np.empty((count, width), dtype=np.float32)
+    for row, (start, weights) in enumerate(bands):
+        np.matmul(weights, image[start : start + len(weights)].astype(np.float32), out=resized[row])
+    return resized
+
+
+Band = tuple[int, NDArray[np.float32]]
+
+
+@lru_cache(maxsize=64)
+def _area_bands(old: int, new: int) -> list[Band]:
+    """For each new pixel: the first old pixel that it covers, and the share of it that each old pixel fills."""
+    bands = []
+    for pixel in range(new):
+        # Edges as whole multiples of 1/new of an old pixel: exact at every ratio.
+        low, high = pixel * old, (pixel + 1) * old
+        start, stop = low // new, -(-high // new)
+        covered = np.diff(np.clip(np.arange(start, stop + 1) * new, low, high))
+        bands.append((start, (covered / old).astype(np.float32)))
+    return bands
+
+
+@lru_cache(maxsize=64)
+def _linear_bands(old: int, new: int) -> list[Band]:
+    """For each new pixel: the two old pixels beside its centre, and their linear weights; edges are held."""
+    centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    starts = np.minimum(centres.astype(np.int64), max(old - 2, 0))
+    return [
+        (int(start), np.array([1 - (centre - start), centre - start], dtype=np.float32)[: min(old, 2)])
+        for start, centre in zip(starts, centres, strict=True)
+    ]
