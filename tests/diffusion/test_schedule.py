@@ -69,9 +69,9 @@ def test_the_papers_tables_have_the_published_values() -> None:
     ("t", "decibels"), [(125, 7.4), (250, 0.4), (375, -5.1), (500, -10.7), (625, -17.1), (750, -24.7)]
 )
 def test_the_papers_signal_to_noise_ratio_falls_as_published(t: int, decibels: float) -> None:
-    # The published figures count t from 1 and are rounded to 0.1 dB; a step is 0.1 dB at the noisy end.
+    # PAPER.md counts t from 1 and rounds to 0.1 dB; one step off would be 0.06 dB.
     measured = 10 * float(torch.log10(PAPER.snr[t - 1]))
-    assert measured == pytest.approx(decibels, abs=0.15)
+    assert measured == pytest.approx(decibels, abs=0.0501)
 
 
 def test_the_cosine_is_clipped_only_at_its_end() -> None:

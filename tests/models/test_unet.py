@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xraygen.config import ModelConfig, load_config, preset_names
 from xraygen.models.blocks import SelfAttention
@@ -96,6 +98,67 @@ def test_attention_sits_where_the_config_says(resolutions: tuple[int, ...], atte
     config = ModelConfig.model_validate({**SMALL, "attention_resolutions": resolutions})
     found = sum(isinstance(module, SelfAttention) for module in on_meta(config).modules())
     assert found == attentions
+
+
+def slow_forward(w: dict[str, Tensor], x: Tensor, sinusoid: Tensor) -> Tensor:
+    """Ho et al. 2020, appendix B, for `SMALL` written out block by block, with nothing but its weights `w`."""
+
+    def swish(h: Tensor) -> Tensor:
+        return h * torch.sigmoid(h)
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return functional.group_norm(h, 32, w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+
+    def conv(name: str, h: Tensor, padding: int = 1) -> Tensor:
+        return functional.conv2d(h, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)
+
+    def dense(name: str, h: Tensor) -> Tensor:
+        return h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def residual(name: str, h: Tensor) -> Tensor:
+        inner = conv(f"{name}.conv1", swish(norm(f"{name}.norm1", h)))
+        inner = inner + dense(f"{name}.time", swish(time))[:, :, None, None]
+        inner = conv(f"{name}.conv2", swish(norm(f"{name}.norm2", inner)))
+        return inner + (conv(f"{name}.shortcut", h, padding=0) if f"{name}.shortcut.weight" in w else h)
+
+    def attend(name: str, h: Tensor) -> Tensor:
+        pixels = torch.einsum("bcij->bijc", norm(f"{name}.norm", h))
+        q, k, v = (dense(f"{name}.{letter}", pixels) for letter in "qkv")
+        scores = torch.einsum("bijc,bklc->bijkl", q, k) * h.shape[1] ** -0.5
+        weights = scores.flatten(3).softmax(dim=3).view_as(scores)
+        return h + torch.einsum(
+            "bijc->bcij", dense(f"{name}.out", torch.einsum("bijkl,bklc->bijc", weights, v))
+        )
+
+    time = dense("time.2", swish(dense("time.0", sinusoid)))
+    in_16 = conv("conv_in", x)
+    down_16 = residual("down.0.block", in_16)
+    in_8 = functional.conv2d(
+        functional.pad(down_16, (0, 1, 0, 1)), w["down.1.conv.weight"], w["down.1.conv.bias"], stride=2
+    )
+    down_8 = attend("down.2.attention", residual("down.2.block", in_8))
+    h = residual("middle.1.block", attend("middle.0.attention", residual("middle.0.block", down_8)))
+    h = attend("up.0.attention", residual("up.0.block", torch.cat([h, down_8], dim=1)))
+    h = attend("up.1.attention", residual("up.1.block", torch.cat([h, in_8], dim=1)))
+    h = conv("up.2.conv", h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+    h = residual("up.3.block", torch.cat([h, down_16], dim=1))
+    h = residual("up.4.block", torch.cat([h, in_16], dim=1))
+    return conv("conv_out", swish(norm("norm_out", h)))
+
+
+@pytest.mark.parametrize("t", [0, 700])
+def test_the_whole_network_is_the_papers(reference: Callable[[str], ModuleType], t: int) -> None:
+    network, x = randomised(seeded()), draw(2, 1, 16, 16)
+    sinusoid = torch.from_numpy(reference("ddpm").sinusoidal_embedding(t, 64))
+    weights = {name: value.double() for name, value in network.state_dict().items()}
+    expected = slow_forward(weights, x.double(), sinusoid.expand(2, 64))
+    # Float32 through twenty layers of random weights, and sines of angles up to 700.
+    torch.testing.assert_close(
+        network(x, torch.tensor([t, t])).double(),
+        expected,
+        rtol=0,
+        atol=1e-3 * float(expected.std().detach()),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Keyed hashes, and where the key may lie."""
+
+import hashlib
+import hmac
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from xraygen.dataset.pseudonyms import (
+    CROSSWALK_COLUMNS,
+    Pseudonyms,
+    check_key_path,
+    crosswalk_path,
+    default_key_path,
+    open_key,
+    write_crosswalk,
+)
+from xraygen.errors import UsageError
+
+
+def test_a_pseudonym_is_an_hmac_under_the_key() -> None:
+    expected = hmac.new(b"k" * 32, b"patient\x1f4711", hashlib.sha256).hexdigest()
+    assert Pseudonyms(b"k" * 32).patient("4711") == f"P{expected[:16]}"
+
+
+def test_pseudonyms_have_their_forms() -> None:
+    pseudonyms = Pseudonyms(b"k" * 32)
+    assert re.fullmatch(r"P[0-9a-f]{16}", pseudonyms.patient("x"))
+    assert re.fullmatch(r"S[0-9a-f]{16}", pseudonyms.study("x"))
+    assert re.fullmatch(r"I[0-9a-f]{16}", pseudonyms.image("x"))
+    assert re.fullmatch(r"[0-9a-f]{32}", pseudonyms.source("x"))
+
+
+def test_kinds_and_keys_do_not_share_pseudonyms() -> None:
+    one, other = Pseudonyms(b"1" * 32), Pseudonyms(b"2" * 32)
+    digits = {one.patient("7")[1:], one.study("7")[1:], one.image("7")[1:], other.patient("7")[1:]}
+    assert len(digits) == 4
+
+
+def test_the_key_does_not_show_in_a_traceback() -> None:
+    assert "secret" not in repr(Pseudonyms(b"secret" * 6))
+
+
+def test_a_new_key_is_random_private_and_kept(tmp_path: Path) -> None:
+    first, second = open_key(tmp_path / "a.key"), open_key(tmp_path / "b.key")
+    assert first.key != second.key
+    assert len(first.key) == 32
+    assert (tmp_path / "a.key").stat().st_mode & 0o777 == 0o600
+    assert open_key(tmp_path / "a.key").key == first.key
+
+
+def test_a_file_that_is_no_key_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="not a key"):
+        open_key(tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("inside", ["key", "deep/down/key", "../dataset/key", "../link/key"])
+def test_a_key_inside_the_dataset_is_refused(tmp_path: Path, inside: str) -> None:
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    (tmp_path / "link").symlink_to(dataset)
+    with pytest.raises(UsageError, match="inside the DATASET"):
+        check_key_path(dataset / inside, dataset)
+    check_key_path(default_key_path(dataset), dataset)
+
+
+def test_a_shared_key_keeps_the_crosswalk_of_both_datasets(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    for name in ("b", "a", "b"):
+        rows = pd.DataFrame([dict.fromkeys(CROSSWALK_COLUMNS, name)])
+        write_crosswalk(key, rows)
+    crosswalk = pd.read_csv(crosswalk_path(key))
+    assert list(crosswalk["path"]) == ["a", "b"]
+    assert crosswalk_path(key).stat().st_mode & 0o777 == 0o600

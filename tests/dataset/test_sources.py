@@ -1,0 +1,75 @@
+"""Which files are seen."""
+
+from pathlib import Path
+
+import pytest
+
+from xraygen.dataset.sources import list_sources
+from xraygen.errors import UsageError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b/2.dcm", "a/1.dcm", "a/deep/3", ".hidden/4.dcm", "a/.5.dcm"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "in"
+
+
+def names(sources: list[str | Path], leave_out: tuple[Path, ...] = ()) -> list[str]:
+    return [str(file.name) for file in list_sources(sources, leave_out)]
+
+
+def test_folders_are_read_in_order_without_what_is_hidden(tree: Path) -> None:
+    assert names([tree]) == ["a/1.dcm", "a/deep/3", "b/2.dcm"]
+
+
+def test_names_do_not_say_where_the_tree_lies(tree: Path) -> None:
+    moved = tree.rename(tree.parent / "moved")
+    assert names([moved]) == ["a/1.dcm", "a/deep/3", "b/2.dcm"]
+
+
+def test_files_and_patterns_are_sources_too(tree: Path) -> None:
+    assert names([tree / "a/deep/3"]) == ["3"]
+    assert names([f"{tree}/**/*.dcm"]) == ["a/1.dcm", "b/2.dcm"]
+    assert names([tree / "a/.5.dcm"]) == [".5.dcm"]
+
+
+def test_a_file_named_twice_is_seen_once(tree: Path) -> None:
+    assert names([tree, tree / "a", tree / "a/1.dcm"]) == ["a/1.dcm", "a/deep/3", "b/2.dcm"]
+
+
+def test_the_order_of_the_sources_plays_no_part(tree: Path) -> None:
+    assert (
+        names([tree / "b", tree / "a"])
+        == names([tree / "a", tree / "b"])
+        == ["a/1.dcm", "a/deep/3", "b/2.dcm"]
+    )
+
+
+def test_a_file_whose_name_is_a_pattern_is_a_file(tree: Path) -> None:
+    (tree / "film[1].dcm").touch()
+    assert names([tree / "film[1].dcm"]) == ["film[1].dcm"]
+
+
+def test_a_circle_of_links_ends_and_a_dead_link_is_seen(tree: Path) -> None:
+    (tree / "a/circle").symlink_to(tree)
+    (tree / "b/dead.dcm").symlink_to(tree / "gone")
+    assert names([tree]) == ["a/1.dcm", "a/deep/3", "b/2.dcm", "b/dead.dcm"]
+
+
+def test_linked_folders_are_followed(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/link").symlink_to(tree)
+    assert names([tmp_path / "out"]) == ["link/a/1.dcm", "link/a/deep/3", "link/b/2.dcm"]
+
+
+def test_what_is_left_out_is_not_seen(tree: Path) -> None:
+    assert names([tree], (tree / "a", tree / "b/2.dcm")) == []
+
+
+@pytest.mark.parametrize("source", ["nowhere", "nowhere/*.dcm"])
+def test_a_source_that_is_not_there_is_wrong_usage(tree: Path, source: str) -> None:
+    with pytest.raises(UsageError, match=f"{tree}.*does not exist"):
+        list_sources([tree, f"{tree}/{source}"])

@@ -1,0 +1,1 @@
+"""Many films as one DATASET folder."""

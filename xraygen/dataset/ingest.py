@@ -1,0 +1,360 @@
+"""Films -> DATASET: every file seen ends in manifest.csv or in rejected.csv.
+
+Files are read in the order of their paths by any number of processes; what they come to is kept in a journal beside the
+DATASET, shard by shard, and becomes the DATASET at the end, in one rename. The same sources, settings and key give the
+same bytes, however often the work was interrupted and however many processes did it.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xraygen import __version__
+from xraygen.atomic import HIDDEN_SUFFIX, atomic_folder, sha256_of, write_json
+from xraygen.dataset.journal import Journal, Outcome, open_journal
+from xraygen.dataset.labels import Facts, LabelTable, Layout, layout_label_names, read_labels
+from xraygen.dataset.manifest import read_rejected, write_manifest, write_rejected
+from xraygen.dataset.outcomes import Knowledge
+from xraygen.dataset.pseudonyms import (
+    Pseudonyms,
+    check_key_path,
+    crosswalk_path,
+    default_key_path,
+    open_key,
+    write_crosswalk,
+)
+from xraygen.dataset.reading import read_films
+from xraygen.dataset.sources import SourceFile, list_sources
+from xraygen.dataset.split import parse_fractions, split_patients
+from xraygen.dataset.store import (
+    FORMAT_VERSION,
+    IMAGES_NAME,
+    INFO_NAME,
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    SPLITS,
+    DatasetInfo,
+    content_sha256,
+    open_dataset,
+)
+from xraygen.errors import UsageError, XraygenError
+from xraygen.films.transforms import PrepareSettings
+from xraygen.progress import Report, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """What becomes of the films."""
+
+    prepare: PrepareSettings
+    """Size, fit and bits of the images."""
+    labels: Path | None = None
+    """CSV with labels and whatever else the films do not say themselves."""
+    label_columns: tuple[str, ...] | None = None
+    """The CSV's columns that are labels; None for all that are not recognised as something else."""
+    layout: Layout | None = None
+    """What folder and file names mean; see `facts_from_layout`."""
+    key: Path | None = None
+    """Key of the pseudonyms; None for `<DATASET>.key`."""
+    split: str = "0.8,0.1,0.1"
+    """Shares of train, validation and test."""
+    seed: int = 0
+    """Seed of the split."""
+    workers: int | None = None
+    """Processes that read; 0 for this one, None for as many as there are processors."""
+
+    def __post_init__(self) -> None:
+        parse_fractions(self.split)
+        if self.label_columns is not None and self.labels is None:
+            raise UsageError(
+                "--label-columns names columns of the CSV that --labels gives, and there is none."
+            )
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: expected 0 or more processes.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As dataset.json holds them: without any path, and without what changes no image."""
+        return {
+            **self.prepare.to_json(),
+            "split": self.split,
+            "seed": self.seed,
+            "layout": self.layout,
+            "labels": self.labels is not None,
+            "label_columns": None if self.label_columns is None else list(self.label_columns),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """What an ingest came to."""
+
+    dataset: Path
+    seen: int
+    accepted: int
+    rejected: Mapping[str, int]
+    """Number of files by reason, the commonest first."""
+    images: Mapping[str, int]
+    """Number of images by split."""
+    patients: Mapping[str, int]
+    """Number of patients by split."""
+    label_names: tuple[str, ...]
+    unlabelled: int
+    """Images without any label; 0 where there are no label columns."""
+    left_out: tuple[str, ...]
+    """Columns of the CSV that look like names, dates or addresses."""
+    key: Path
+    crosswalk: Path
+    already_done: bool
+    """Whether the DATASET was there already, from the same sources and settings."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        paths = {name: str(getattr(self, name)) for name in ("dataset", "key", "crosswalk")}
+        return {**vars(self), **paths, "label_names": list(self.label_names), "left_out": list(self.left_out)}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "256" or "512x256" (height x width) in pixels.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
+    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
+        raise UsageError(f"--size {text}: expected pixels as in 256, or height x width as in 512x256.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSettings) -> list[SourceFile]:
+    """The files that `ingest` with the same arguments would see; touches nothing.
+
+    Raises:
+        UsageError: If a source does not exist, or the key would lie inside the DATASET.
+        XraygenError: If the sources hold no file.
+    """
+    key = settings.key or default_key_path(out)
+    check_key_path(key, out)
+    own = [out, key, crosswalk_path(key)] + ([settings.labels] if settings.labels else [])
+    files = list_sources(sources, own)
+    if not files:
+        raise XraygenError(
+            f"{', '.join(map(str, sources))} holds no file; give the folder that holds the films."
+        )
+    return files
+
+
+def ingest(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    settings: IngestSettings,
+    report: Report = silent,
+    executor: Executor | None = None,
+) -> IngestSummary:
+    """Make a DATASET of films. Killed at any moment, the same call goes on where it was.
+
+    Args:
+        sources: Folders, files or patterns; see `list_sources`.
+        out: The DATASET folder to write; it must not exist, be empty, or be what the same call made earlier.
+        settings: What becomes of the films.
+        report: Told after each file.
+        executor: Where to read the films, such as a Dask client's; None for processes as the settings say.
+
+    Returns:
+        Counts, also of the rejected files.
+
+    Raises:
+        UsageError: If a source is missing, the labels do not fit, or `out` holds something else.
+        XraygenError: If there is no file, or none can be used.
+        OSError: If the disk is full or cannot be read; nothing is left under the name `out`.
+    """
+    out = Path(out)
+    files = files_to_read(sources, out, settings)
+    key_path = settings.key or default_key_path(out)
+    table = read_labels(settings.labels, settings.label_columns) if settings.labels else None
+    if table is not None:
+        _check_names_match(settings, table, files)
+    if _holds_something(out) and not key_path.exists():
+        raise UsageError(f"{out} exists and its key {key_path} does not; choose another --out.")
+    pseudonyms = open_key(key_path)
+    plan = _plan(files, settings, pseudonyms)
+    already_done = _is_done(out, plan)
+    if not already_done:
+        knowledge = Knowledge(pseudonyms, settings.layout, table, _label_names(settings.layout, table))
+        journal = open_journal(out.with_name(f".{out.name}.ingest"), plan)
+        pool = settings.workers if executor is None else executor
+        read_films(files, settings.prepare, knowledge, journal, pool, report)
+        ends = [outcome for shard in range(len(journal)) for outcome in journal.outcomes(shard)]
+        _check_ends(files, ends, settings, journal)
+        write_crosswalk(key_path, _crosswalk(files, ends))
+        _assemble(out, ends, settings, knowledge.label_names, journal, plan)
+        journal.remove()
+    return _summarise(out, key_path, table.left_out if table else (), already_done)
+
+
+def _label_names(layout: Layout | None, table: LabelTable | None) -> tuple[str, ...]:
+    """All label columns: the layout's, then the CSV's."""
+    return tuple(dict.fromkeys([*layout_label_names(layout), *(table.label_names if table else ())]))
+
+
+def _check_names_match(settings: IngestSettings, table: LabelTable, files: Sequence[SourceFile]) -> None:
+    """Where the CSV knows films by name only, find out before reading them that it speaks of others."""
+    by_name = set(table.keys) <= {"path", "path stem", "path end", "path end stem", "image_id"}
+    if by_name and not any(table.row_of(file.path, file.name, Facts(), "") for file in files):
+        raise UsageError(_no_row_matches(settings))
+
+
+def _no_row_matches(settings: IngestSettings) -> str:
+    return (
+        f"--labels {settings.labels}: no row speaks of any of the films; compare its paths or identifiers with the "
+        "films' own."
+    )
+
+
+def _plan(files: Sequence[SourceFile], settings: IngestSettings, pseudonyms: Pseudonyms) -> str:
+    """A keyed hash over all that decides what the DATASET holds."""
+    sizes = [(str(file.name), file.path.stat().st_size if file.path.exists() else None) for file in files]
+    labels = sha256_of(settings.labels) if settings.labels else None
+    decisive = [__version__, FORMAT_VERSION, settings.to_json(), labels, sizes]
+    return pseudonyms.keyed_hash("plan", json.dumps(decisive))
+
+
+def _holds_something(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
+
+def _is_done(out: Path, plan: str) -> bool:
+    """Whether `out` is what this plan gives; anything else there is refused."""
+    if not _holds_something(out):
+        return False
+    if not (out / INFO_NAME).is_file():
+        raise UsageError(f"{out} exists and is no DATASET; choose another --out.")
+    if open_dataset(out).info.settings.get("plan") != plan:
+        raise UsageError(
+            f"{out} was made from other files, settings or labels, or by another xraygen; choose another --out, or "
+            "delete it first."
+        )
+    return True
+
+
+def _check_ends(
+    files: Sequence[SourceFile], ends: Sequence[Outcome], settings: IngestSettings, journal: Journal
+) -> None:
+    """Refuse to make a DATASET of nothing, or one that names patients."""
+    assert len(ends) == len(files)
+    accepted = [end for end in ends if "row" in end]
+    if not accepted:
+        journal.remove()  # so that films can be read again once a codec is installed
+        reason, count = Counter(end["reason"] for end in ends).most_common(1)[0]
+        detail = next(end["detail"] for end in ends if end["reason"] == reason)
+        raise XraygenError(
+            f"none of the {len(ends)} files could be used; the commonest reason is {reason} ({count}): {detail}"
+        )
+    if settings.labels is not None and not any(end["matched"] for end in accepted):
+        raise UsageError(_no_row_matches(settings))
+    for name in accepted[0]["labels"]:
+        filled = sum(bool(end["labels"][name]) for end in accepted)
+        if 2 * sum(name in end["telling"] for end in accepted) > filled:
+            raise UsageError(
+                f"the label {name} repeats the films' patients, studies or file names, which must not get into the "
+                "DATASET; leave it out with --label-columns, or choose another --layout."
+            )
+
+
+def _crosswalk(files: Sequence[SourceFile], ends: Sequence[Outcome]) -> pd.DataFrame:
+    """Which pseudonyms belong to which path."""
+    rows = [
+        {
+            "source": end["source"],
+            **{name: end["row"][name] if "row" in end else "" for name in ("image_id", "patient", "study")},
+            "path": str(file.path),
+        }
+        for file, end in zip(files, ends, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _assemble(
+    out: Path,
+    ends: Sequence[Outcome],
+    settings: IngestSettings,
+    label_names: tuple[str, ...],
+    journal: Journal,
+    plan: str,
+) -> None:
+    """Journal -> DATASET, in one rename."""
+    accepted = [end for end in ends if "row" in end]
+    rejected = [end for end in ends if "reason" in end]
+    manifest = pd.DataFrame([{**end["row"], **end["labels"]} for end in accepted])
+    assert manifest["image_id"].is_unique
+    fractions = parse_fractions(settings.split)
+    manifest["split"] = split_patients(list(manifest["patient"]), fractions, settings.seed)
+    _remove_leftovers_of(out)
+    with atomic_folder(out) as aside:
+        _write_images(aside / IMAGES_NAME, journal, len(accepted), settings.prepare)
+        write_manifest(aside / MANIFEST_NAME, manifest, label_names)
+        write_rejected(aside / REJECTED_NAME, rejected)
+        counts = {"seen": len(ends), "accepted": len(accepted), "rejected": len(rejected)}
+        assert counts["seen"] == counts["accepted"] + counts["rejected"]
+        info = DatasetInfo(
+            format_version=FORMAT_VERSION,
+            created_by=f"xraygen {__version__}",
+            size=settings.prepare.size,
+            bits=settings.prepare.bits,
+            channels=1,
+            settings={**settings.to_json(), "plan": plan},
+            counts=counts,
+            label_names=label_names,
+            content_sha256=content_sha256(aside),
+        )
+        write_json(aside / INFO_NAME, info.to_json())
+
+
+def _remove_leftovers_of(out: Path) -> None:
+    """Delete unfinished versions of `out`, and of nothing else that may be in the making beside it."""
+    for leftover in out.parent.glob(f".*{HIDDEN_SUFFIX}"):
+        if re.fullmatch(rf"\.{re.escape(out.name)}\.\d+{re.escape(HIDDEN_SUFFIX)}", leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_images(path: Path, journal: Journal, count: int, prepare: PrepareSettings) -> None:
+    """Copy the shards' images into one .npy: written, not mapped, so that a full disk is an error and no crash."""
+    dtype = np.dtype("<u2" if prepare.bits > 8 else "u1")
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *prepare.size)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for shard in range(len(journal)):
+            images = journal.images(shard)
+            assert images.dtype == dtype or not len(images)
+            file.write(images.tobytes())
+
+
+def _summarise(out: Path, key: Path, left_out: tuple[str, ...], already_done: bool) -> IngestSummary:
+    """What the DATASET says about itself."""
+    dataset = open_dataset(out)
+    manifest, names = dataset.manifest, list(dataset.info.label_names)
+    reasons = Counter(read_rejected(out / REJECTED_NAME)["reason"])
+    by_split = manifest.groupby("split")["patient"]
+    images, patients = by_split.size(), by_split.nunique()
+    return IngestSummary(
+        dataset=out,
+        seen=dataset.info.counts["seen"],
+        accepted=dataset.info.counts["accepted"],
+        rejected=dict(reasons.most_common()),
+        images={split: int(images.get(split, 0)) for split in SPLITS},
+        patients={split: int(patients.get(split, 0)) for split in SPLITS},
+        label_names=dataset.info.label_names,
+        unlabelled=int((manifest[names] == "").all(axis=1).sum()) if names else 0,
+        left_out=left_out,
+        key=key,
+        crosswalk=crosswalk_path(key),
+        already_done=already_done,
+    )

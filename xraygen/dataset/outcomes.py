@@ -1,0 +1,143 @@
+"""How one file ends: accepted with a row of the manifest, or rejected with a reason. Identifiers stop here."""
+
+from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from xraygen.dataset.journal import Outcome
+from xraygen.dataset.labels import Facts, LabelTable, Layout, facts_from_layout
+from xraygen.dataset.pseudonyms import Pseudonyms
+from xraygen.dataset.sources import SourceFile
+from xraygen.errors import FilmError
+from xraygen.films.dicom import FilmAttributes
+from xraygen.films.transforms import PreparedFilm
+
+_NOT_AN_IMAGE = ("not_dicom", "unknown_format")
+_SHORT_NAME = 4  # "7" or "IM" in a sentence names nobody
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is needed to write a film's row."""
+
+    pseudonyms: Pseudonyms
+    layout: Layout | None
+    table: LabelTable | None
+    label_names: tuple[str, ...]
+
+    def facts(self, file: SourceFile, attributes: FilmAttributes) -> tuple[Facts, bool]:
+        """What is known of a film, and whether the CSV had a row for it.
+
+        The film's own word counts first, then the CSV's, then that of the folder and file names.
+        """
+        own = Facts(
+            patient=attributes.patient_id.strip(),
+            study=attributes.study_uid.strip(),
+            sex=attributes.sex,
+            age=attributes.age,
+            view=attributes.view,
+        )
+        named = facts_from_layout(file.path, self.layout)
+        if self.table is None:
+            return own.filled_from(named), False
+        known = own.filled_from(named)
+        row = self.table.row_of(file.path, file.name, known, attributes.sop_instance_uid.strip())
+        return own.filled_from(row or Facts()).filled_from(named), row is not None
+
+
+def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outcome:
+    """The outcome of a film that goes into the DATASET.
+
+    Returns:
+        `row`: its row without the split and the labels; `labels`; `source`; `content`: keyed hash of its pixels;
+        `matched`: whether the CSV had a row for it; `telling`: the labels that repeat one of its identifiers.
+    """
+    facts, matched = knowledge.facts(file, film.attributes)
+    labels = {name: facts.labels.get(name, "") for name in knowledge.label_names}
+    identifiers = {
+        *(facts.patient, facts.study, film.attributes.sop_instance_uid),
+        *(file.path.name, file.path.stem, str(file.name)),
+    } - {""}
+    source = knowledge.pseudonyms.source(str(file.name))
+    return {
+        "source": source,
+        "content": knowledge.pseudonyms.keyed_hash("content", film.content_sha256),
+        "row": _row(facts, film, source, knowledge.pseudonyms),
+        "labels": labels,
+        "matched": matched,
+        "telling": [name for name, value in labels.items() if value in identifiers],
+    }
+
+
+def _row(facts: Facts, film: PreparedFilm, source: str, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
+    """The manifest's columns apart from split and labels."""
+    content, attributes = film.content_sha256, film.attributes
+    # A film of an unknown patient is kept together with its study, or else stands alone.
+    patient = facts.patient or (f"study\x1f{facts.study}" if facts.study else f"image\x1f{content}")
+    return {
+        "image_id": pseudonyms.image(content),
+        "source": source,
+        "patient": pseudonyms.patient(patient),
+        "study": pseudonyms.study(facts.study) if facts.study else "",
+        "view": facts.view,
+        "sex": facts.sex,
+        "age": facts.age,
+        "rows": attributes.rows,
+        "columns": attributes.columns,
+        "bits_stored": attributes.bits_stored,
+        "photometric": attributes.photometric,
+        "pixel_spacing_mm": attributes.pixel_spacing_mm,
+    }
+
+
+def rejected(source: str, reason: str, detail: str) -> Outcome:
+    """The outcome of a file that stays out."""
+    return {"source": source, "reason": reason, "detail": detail}
+
+
+def duplicate(outcome: Outcome, kept: Outcome) -> Outcome:
+    """The outcome of a film whose pixels are in the DATASET already."""
+    other = (
+        ""
+        if outcome["labels"] == kept["labels"]
+        else "; their labels differ, and those of the one kept count"
+    )
+    return rejected(
+        outcome["source"], "duplicate", f"The same pixels as {kept['source']}, which is kept{other}."
+    )
+
+
+def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudonyms) -> Outcome | None:
+    """The outcome of a file that could not be read, or None if it could.
+
+    Raises:
+        OSError: The machine's failure, not the file's: a lost network disk must not turn a hospital into rejections.
+        MemoryError: Likewise.
+        ImportError: Likewise.
+    """
+    error = future.exception()
+    if error is None:
+        return None
+    source = pseudonyms.source(str(file.name))
+    if isinstance(error, FilmError):
+        if error.reason in _NOT_AN_IMAGE:
+            detail = "The file is neither DICOM nor PNG, JPEG, TIFF or NIfTI; convert it or leave it out."
+            return rejected(source, "not_an_image", detail)
+        return rejected(source, error.reason, _without_name(error.detail, file))
+    if isinstance(error, BrokenExecutor):
+        detail = "Reading the file killed the process that read it: it is damaged, or larger than the memory."
+        return rejected(source, "crashed", detail)
+    if isinstance(error, (OSError, MemoryError, ImportError)) or not isinstance(error, Exception):
+        raise error
+    return rejected(
+        source, "reader_failed", f"The reader failed with {type(error).__name__}; please report this."
+    )
+
+
+def _without_name(detail: str, file: SourceFile) -> str:
+    """File names are often patients' names or numbers."""
+    for name in (str(file.path), str(file.name), file.path.name, file.path.stem):
+        if len(name) >= _SHORT_NAME:
+            detail = detail.replace(name, "the file")
+    return detail

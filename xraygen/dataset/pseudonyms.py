@@ -1,0 +1,118 @@
+"""Names for patients, studies and images that say nothing to whoever lacks the key.
+
+HMAC-SHA-256 (FIPS 198-1): without the key nobody can confirm a guess such as "is patient 4711 among them?", which
+a plain hash would answer. The key and the crosswalk stay with the hospital, outside the DATASET.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from xraygen.atomic import atomic_file
+from xraygen.errors import UsageError
+
+_KEY_BYTES = 32
+_OWNER_ONLY = 0o600
+CROSSWALK_COLUMNS = ("source", "image_id", "patient", "study", "path")
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Keyed hashes; the same key gives the same pseudonyms in every DATASET."""
+
+    key: bytes = field(repr=False)
+    """32 random bytes."""
+
+    def patient(self, identifier: str) -> str:
+        """P and 16 hexadecimal digits."""
+        return "P" + self.keyed_hash("patient", identifier)[:16]
+
+    def study(self, identifier: str) -> str:
+        """S and 16 hexadecimal digits."""
+        return "S" + self.keyed_hash("study", identifier)[:16]
+
+    def image(self, content: str) -> str:
+        """I and 16 hexadecimal digits, from the hash of the image's content."""
+        return "I" + self.keyed_hash("image", content)[:16]
+
+    def source(self, name: str) -> str:
+        """32 hexadecimal digits, from the file's path relative to the sources."""
+        return self.keyed_hash("source", name)[:32]
+
+    def keyed_hash(self, kind: str, text: str) -> str:
+        """HMAC-SHA-256 in hexadecimal; the kind keeps a patient "7" and a study "7" apart."""
+        return hmac.new(self.key, f"{kind}\x1f{text}".encode(), hashlib.sha256).hexdigest()
+
+
+def default_key_path(dataset: Path) -> Path:
+    """`<DATASET>.key`, beside it."""
+    return dataset.with_name(f"{dataset.name}.key")
+
+
+def crosswalk_path(key: Path) -> Path:
+    """`<key>.crosswalk.csv`, beside it."""
+    return key.with_name(f"{key.name}.crosswalk.csv")
+
+
+def check_key_path(path: Path, dataset: Path) -> None:
+    """Refuse a key that would travel with the DATASET.
+
+    Raises:
+        UsageError: If `path` lies inside `dataset`.
+    """
+    if path.resolve().is_relative_to(dataset.resolve()):
+        raise UsageError(
+            f"--key {path} lies inside the DATASET, and whoever gets the DATASET could name its patients; "
+            "choose a place outside."
+        )
+
+
+def open_key(path: Path) -> Pseudonyms:
+    """Read the key, or draw one and write it, readable by its owner only.
+
+    Raises:
+        UsageError: If the file exists and is not a key.
+    """
+    if not path.exists():
+        _write_privately(path, secrets.token_bytes(_KEY_BYTES))
+    if not path.is_file() or path.stat().st_size != _KEY_BYTES:
+        raise UsageError(
+            f"{path} is not a key of xraygen: expected a file of {_KEY_BYTES} bytes; choose another --key."
+        )
+    return Pseudonyms(path.read_bytes())
+
+
+def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
+    """Write which pseudonym is which file beside the key, readable by its owner only.
+
+    Rows that other DATASETs under the same key have left there stay.
+
+    Args:
+        key: The key's file.
+        rows: The columns CROSSWALK_COLUMNS, one row per file, rejected ones included.
+
+    Raises:
+        UsageError: If the file exists and is not a crosswalk.
+    """
+    path = crosswalk_path(key)
+    rows = rows[list(CROSSWALK_COLUMNS)]
+    if path.exists():
+        earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if tuple(earlier.columns) != CROSSWALK_COLUMNS:
+            raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
+        rows = pd.concat([earlier, rows]).drop_duplicates(["source", "path"], keep="last")
+    rows = rows.sort_values(["path", "source"])
+    _write_privately(path, rows.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _write_privately(path: Path, content: bytes) -> None:
+    """Atomically, and never readable by others, not even for a moment."""
+    with atomic_file(path) as aside:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
