@@ -113,7 +113,7 @@ def test_a_folder_with_content_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "step-1"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(OSError, match="not empty"), atomic_folder(path) as aside:
+    with pytest.raises(FolderError, match="exists already"), atomic_folder(path) as aside:
         (aside / "new").write_text("new")
     assert names(path) == ["old"]
     assert names(tmp_path) == ["step-1"]

@@ -47,6 +47,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `path`, which must not exist yet, when the block ends well."""
+    if path.exists():
+        raise FolderError(f"{path} exists already; choose another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     shutil.rmtree(aside, ignore_errors=True)

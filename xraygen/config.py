@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from yaml import YAMLError
 
 from xraygen.errors import ConfigError
@@ -22,8 +30,16 @@ class Config(BaseModel):
     """Base of every config: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes `true` for 1; a user who writes `batch_size: true` meant something else."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("expected a number")
+        return value
 
 
 class DataConfig(Config):
@@ -139,6 +155,9 @@ class TrainConfig(Config):
     """Seed of the weights, the order of the data, the noise and the dropout."""
 
 
+_FOLLOW_DATA = ("model.image_size", "model.in_channels")
+
+
 class RunConfig(Config):
     """The whole configuration of a run."""
 
@@ -200,9 +219,15 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Ru
         >>> load_config("cifar10", ["train.batch_size=64"]).train.batch_size
         64
     """
-    values = OmegaConf.merge(_read_yaml(preset_or_path), _read_overrides(overrides))
+    content, changes = _read_yaml(preset_or_path), _read_overrides(overrides)
     try:
+        values = OmegaConf.merge(content, changes)
         return RunConfig.model_validate(OmegaConf.to_container(values, resolve=False))
+    except (OmegaConfBaseException, TypeError):
+        raise ConfigError(
+            f"--set {' '.join(overrides)} puts a list or a section where {preset_or_path} has something else; "
+            "expected key=value, such as model.channel_mult=[1,2,2]."
+        ) from None
     except ValidationError as error:
         raise ConfigError(f"{preset_or_path}: {_explain(error)}") from None
 
@@ -216,11 +241,12 @@ def _read_yaml(preset_or_path: str | Path) -> Any:
         else:
             text = Path(preset_or_path).read_text(encoding="utf-8")
         content = OmegaConf.create(text)
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError:
         raise ConfigError(
-            f"{preset_or_path} is neither a preset ({', '.join(preset_names())}) nor a YAML file; check the name."
+            f"{preset_or_path} is neither a preset ({', '.join(preset_names())}) nor a readable YAML file; "
+            "check the name."
         ) from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, AssertionError) as error:
         raise ConfigError(f"{preset_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not OmegaConf.is_dict(content):
         raise ConfigError(f"{preset_or_path} must hold sections such as `train:`, and holds none.")
@@ -230,7 +256,8 @@ def _read_yaml(preset_or_path: str | Path) -> Any:
 def _read_overrides(overrides: Sequence[str]) -> Any:
     """`key=value` strings as a nested dictionary."""
     for override in overrides:
-        if "=" not in override:
+        _, equals, value = override.partition("=")
+        if not equals or value.strip() == "???":  # which OmegaConf would take for "no value" and leave out
             raise ConfigError(f"--set {override}: expected key=value, such as train.batch_size=64.")
     try:
         return OmegaConf.from_dotlist(list(overrides))
@@ -240,28 +267,34 @@ def _read_overrides(overrides: Sequence[str]) -> Any:
 
 def _explain(error: ValidationError) -> str:
     """One sentence per wrong key, with what was expected there."""
-    sentences = []
+    sentences: dict[str, str] = {}
     for problem in error.errors():
-        key = ".".join(
-            str(part) for part in problem["loc"] if part != "int" and not str(part).startswith("tuple")
-        )
-        what = problem["msg"].removeprefix("Value error, ")
+        path, section = _setting(problem["loc"])
+        key, what = ".".join(path), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(_keys_beside(problem["loc"]))
-            sentences.append(f"{key} is not a setting; known here: {known}")
+            sentence = f"{key} is not a setting; known here: {', '.join(section.model_fields)}"
         elif isinstance(problem["input"], dict):
-            sentences.append(f"{key}: {what}" if key else what)
+            sentence = f"{key}: {what}" if key else what
         else:
-            sentences.append(f"{key}: {what} (given: {problem['input']!r})")
-    return "; ".join(dict.fromkeys(sentences)) + "."
+            sentence = f"{key}: {what} (given: {problem['input']!r})"
+        sentences.setdefault(key, sentence)
+    if any(key.startswith("data.") for key in sentences):  # what only follows data has been said there
+        sentences = {key: text for key, text in sentences.items() if key not in _FOLLOW_DATA} or sentences
+    return "; ".join(sentences.values()) + "."
 
 
-def _keys_beside(location: Sequence[int | str]) -> list[str]:
-    """The settings that exist where an unknown one was given."""
-    config: type[BaseModel] = RunConfig
-    for part in location[:-1]:
-        inner = config.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        config = inner
-    return list(config.model_fields)
+def _setting(location: Sequence[int | str]) -> tuple[list[str], type[BaseModel]]:
+    """The path of the setting that an error is about, without pydantic's inner steps, and the section it is in."""
+    section: type[BaseModel] = RunConfig
+    path: list[str] = []
+    for part in location:
+        path.append(str(part))
+        field = section.model_fields.get(str(part))
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
+            break
+        section = field.annotation
+    return path, section

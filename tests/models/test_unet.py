@@ -107,7 +107,9 @@ def slow_forward(w: dict[str, Tensor], x: Tensor, sinusoid: Tensor) -> Tensor:
         return h * torch.sigmoid(h)
 
     def norm(name: str, h: Tensor) -> Tensor:
-        return functional.group_norm(h, 32, w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+        return functional.group_norm(
+            h, min(32, h.shape[1] // 4), w[f"{name}.weight"], w[f"{name}.bias"], 1e-6
+        )
 
     def conv(name: str, h: Tensor, padding: int = 1) -> Tensor:
         return functional.conv2d(h, w[f"{name}.weight"], w[f"{name}.bias"], padding=padding)

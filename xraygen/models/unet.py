@@ -102,7 +102,7 @@ class UNet(nn.Module):
         Args:
             x_t: Noisy images, `(B, C, H, W)`, float.
             t: Timestep of each image, `(B,)`, int64, 0 the least noisy.
-            condition: Reserved for conditional networks; must be None.
+            condition: None: this network knows no conditions.
 
         Returns:
             Prediction, `(B, C, H, W)`.

@@ -1,0 +1,118 @@
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from xraygen.errors import ShapeError
+from xraygen.metrics.frechet import frechet_distance, frechet_distance_of_features
+
+Reference = Callable[[str], ModuleType]
+
+
+def samples(
+    count: int, dims: int, *, seed: int = 0, scale: float = 1.0, shift: float = 0.0
+) -> NDArray[np.float64]:
+    spectrum = scale * np.arange(1, dims + 1) ** -0.5
+    mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((dims, dims)))[0]
+    drawn = np.random.default_rng(seed).standard_normal((count, dims))
+    return np.asarray(drawn * spectrum @ mixing + shift)
+
+
+def test_two_gaussians_with_diagonal_covariances_have_the_closed_form() -> None:
+    mean1, mean2 = np.array([0.0, 1.0, 2.0]), np.array([3.0, 1.0, 0.0])
+    deviations1, deviations2 = np.array([1.0, 2.0, 0.5]), np.array([2.0, 2.0, 0.1])
+    expected = ((mean1 - mean2) ** 2).sum() + ((deviations1 - deviations2) ** 2).sum()
+    distance = frechet_distance(mean1, np.diag(deviations1**2), mean2, np.diag(deviations2**2))
+    assert distance == pytest.approx(expected, rel=1e-14)  # a few roundings of float64
+
+
+def test_turning_both_gaussians_alike_changes_nothing() -> None:
+    a, b = samples(40, 5), samples(40, 5, seed=1, scale=2)
+    turn = np.linalg.qr(np.random.default_rng(3).standard_normal((5, 5)))[0]
+    turned = frechet_distance_of_features(a @ turn, b @ turn)
+    assert turned == pytest.approx(frechet_distance_of_features(a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count1", "count2", "dims"),
+    [(12, 12, 6), (9, 30, 6), (5, 5, 8), (4, 12, 8), (12, 4, 8)],
+    ids=["full-rank", "full-rank-unequal", "singular", "singular-against-full", "full-against-singular"],
+)
+def test_it_agrees_with_arithmetic_of_60_digits(
+    reference: Reference, count1: int, count2: int, dims: int
+) -> None:
+    a, b = samples(count1, dims), samples(count2, dims, seed=1, scale=1.3, shift=0.2)
+    expected = reference("frechet").frechet_distance_of_features(a, b)
+    assert frechet_distance_of_features(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_covariance_form_agrees_with_the_reference(reference: Reference) -> None:
+    rng = np.random.default_rng(0)
+    roots = rng.standard_normal((2, 7, 7))
+    cov1, cov2 = (root @ root.T for root in roots)
+    mean1, mean2 = rng.standard_normal((2, 7))
+    expected = reference("frechet").frechet_distance(mean1, cov1, mean2, cov2)
+    assert frechet_distance(mean1, cov1, mean2, cov2) == pytest.approx(expected, rel=1e-9)
+
+
+def test_sample_form_equals_covariance_form_where_covariances_are_singular() -> None:
+    a, b = samples(10, 24), samples(14, 24, seed=1, scale=1.5)
+    by_covariances = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    # Rounding leaves eigenvalues of 1e-16 where 0 belongs, and the covariance form takes their roots.
+    assert frechet_distance_of_features(a, b) == pytest.approx(by_covariances, rel=1e-6)
+
+
+@pytest.mark.parametrize("dims", [4, 40], ids=["covariance-form", "sample-form"])
+def test_order_of_the_samples_changes_nothing(dims: int) -> None:
+    a, b = samples(20, dims), samples(20, dims, seed=1)
+    shuffled = frechet_distance_of_features(a[::-1].copy(), b[np.random.default_rng(0).permutation(20)])
+    assert shuffled == pytest.approx(frechet_distance_of_features(a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize("dims", [4, 40], ids=["covariance-form", "sample-form"])
+def test_it_is_symmetric(dims: int) -> None:
+    a, b = samples(20, dims), samples(15, dims, seed=1)
+    there, back = frechet_distance_of_features(a, b), frechet_distance_of_features(b, a)
+    assert there == pytest.approx(back, rel=1e-12)
+
+
+@pytest.mark.parametrize("dims", [4, 40], ids=["covariance-form", "sample-form"])
+def test_a_set_is_at_distance_0_from_itself_and_never_below(dims: int) -> None:
+    a = samples(20, dims)
+    assert 0 <= frechet_distance_of_features(a, a) < 1e-10
+
+
+def test_a_shift_alone_costs_its_square() -> None:
+    a = samples(30, 50)
+    assert frechet_distance_of_features(a, a + 2.0) == pytest.approx(50 * 4.0, rel=1e-12)
+
+
+def test_it_takes_tensors() -> None:
+    a, b = samples(20, 4), samples(20, 4, seed=1)
+    by_tensors = frechet_distance_of_features(torch.from_numpy(a), torch.from_numpy(b))
+    assert by_tensors == frechet_distance_of_features(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (np.zeros((1, 3)), np.zeros((5, 3)), "at least two samples"),
+        (np.zeros((5, 3)), np.zeros((5, 4)), r"\(N, F\) and \(M, F\)"),
+        (np.zeros(5), np.zeros((5, 4)), r"\(N, F\) and \(M, F\)"),
+        (np.full((5, 3), np.nan), np.zeros((5, 3)), "finite"),
+        (np.zeros((5, 3)), np.full((5, 3), np.inf), "finite"),
+    ],
+)
+def test_features_that_have_no_distance_are_refused(
+    a: NDArray[np.float64], b: NDArray[np.float64], words: str
+) -> None:
+    with pytest.raises(ShapeError, match=words):
+        frechet_distance_of_features(a, b)
+
+
+def test_moments_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ShapeError, match="means"):
+        frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), np.eye(2))

@@ -1,0 +1,1 @@
+"""SYNTHETIC -> REPORT: how good the images are, and whether any is a copy of a patient."""

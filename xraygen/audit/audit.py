@@ -1,0 +1,278 @@
+"""SYNTHETIC -> REPORT: how good a set of synthetic films is, and whether one of them is a copy of a patient's."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xraygen.audit.describe import alike, describe_real, describe_synthetic, environment, summarise
+from xraygen.audit.fidelity import (
+    Comparison,
+    Interval,
+    choose,
+    chosen_from,
+    equal_count,
+    frechet_intervals,
+    reference_sets,
+)
+from xraygen.audit.privacy import Neighbours, find_neighbours, privacy_report
+from xraygen.audit.render import Evidence, check_out, write_report
+from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
+from xraygen.audit.verdicts import Check, judge, parse_check
+from xraygen.dataset.store import Dataset
+from xraygen.devices import choose_device
+from xraygen.errors import UsageError
+from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
+from xraygen.metrics.ssim import Diversity, diversity
+from xraygen.progress import Progress, Report, silent
+from xraygen.seeds import torch_generator
+
+FORMAT_VERSION = 1
+COPIES_ALSO_IN = "pixels"
+"""Copies are looked for in the first --features and, always, in the pixels themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """What an audit measures."""
+
+    features: tuple[str, ...] = ()
+    """Extractors of the Fréchet distance; the first is the one that checks are about. Default: EfficientNet-Lite0."""
+    beside: tuple[Path, ...] = ()
+    """More SYNTHETIC or DATASET folders to stand beside the numbers."""
+    fail_on: tuple[str, ...] = ()
+    """Checks such as `fd/floor>3`; the audit fails where one holds."""
+    count: int | None = None
+    """N of every Fréchet distance; None takes the smallest set's size."""
+    pairs: int = 500
+    """Random pairs for SSIM and MS-SSIM."""
+    seed: int = 0
+    """Seed of every choice."""
+    device: str = "auto"
+    """Where features are extracted: auto, cpu or cuda[:i]."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What is compared."""
+
+    real: Dataset
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    synthetic: ImageSet
+    count: int
+    rows: NDArray[np.int64]
+    """The N test films of the distances."""
+    sets: Mapping[str, Comparison]
+    """`this`, the references, and `beside:NAME`; N films each."""
+
+
+def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dict[str, Any]:
+    """What `audit` would do; raises what it would raise before the work begins, and writes nothing."""
+    _check_settings(settings)
+    check_out(out)
+    dataset = read_real(real)
+    available = _available(dataset, synthetic, count_films(synthetic), settings)
+    for folder in settings.beside:
+        available[str(folder)] = count_films(folder)
+    return {
+        "films": available,
+        "count": equal_count(available, settings.count),
+        "features": list(_features(settings)),
+        "fail_on": [parse_check(text).text for text in settings.fail_on],
+    }
+
+
+def audit(
+    real: Path, synthetic: Path, out: Path, settings: AuditSettings, *, report: Report = silent
+) -> dict[str, Any]:
+    """Compare a SYNTHETIC with the real films of a DATASET, and write a REPORT.
+
+    Args:
+        real: DATASET: fidelity is measured against its test split, copies are looked for in its train split.
+        synthetic: SYNTHETIC (or another DATASET).
+        out: REPORT folder, made or overwritten: report.html and figures/ without any real film,
+            report-confidential.html with real films, and report.json, which is written last.
+        settings: What to measure.
+        report: Told how far the work is.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        UsageError: If a setting is wrong.
+        FolderError: If a folder is not what it should be, the sizes differ, or `out` holds something else.
+    """
+    checks = _check_settings(settings)
+    check_out(out)
+    material = _gather(real, synthetic, settings, report)
+    spaces: list[Neighbours] = []
+    features = {}
+    for name in dict.fromkeys((*_features(settings), COPIES_ALSO_IN)):
+        extractor = load_extractor(name, settings.device)
+        real_features = extract(
+            extractor, material.real.images, material.real.info.bits, report=report, task="real films"
+        )
+        if name in _features(settings):
+            features[name] = _fidelity(extractor, material, real_features, settings, report)
+        if name in (_features(settings)[0], COPIES_ALSO_IN):
+            spaces.append(_copies(extractor, material, real_features, report))
+    of_synthetic, of_real = _diversities(material, settings, report)
+    train_ids = material.real.manifest["image_id"].astype(str).to_numpy()[material.train].tolist()
+    result: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "real": describe_real(material.real, material.train, material.test),
+        "synthetic": describe_synthetic(synthetic, material.synthetic),
+        "settings": {
+            **asdict(settings),
+            "features": list(_features(settings)),
+            "beside": [folder.name for folder in settings.beside],
+            "fail_on": list(settings.fail_on),
+            "count": material.count,
+        },
+        "features": features,
+        "ssim": alike(of_synthetic, of_real, "ssim"),
+        "ms_ssim": alike(of_synthetic, of_real, "ms_ssim") | {"scales": of_synthetic.scales},
+        "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
+        "groups": {},
+    }
+    result["verdicts"] = judge(checks, result)
+    result["summary"] = summarise(result)
+    result["environment"] = environment(settings.device)
+    evidence = Evidence(
+        synthetic=material.synthetic,
+        real=material.real,
+        test=material.test,
+        train=material.train,
+        spaces=tuple(spaces),
+    )
+    report(Progress("write report", 0, 1))
+    write_report(out, result, evidence)
+    report(Progress("write report", 1, 1))
+    return result
+
+
+def _features(settings: AuditSettings) -> tuple[str, ...]:
+    """The extractors of the distances."""
+    return tuple(dict.fromkeys(settings.features)) or extractor_names()[:1]
+
+
+def _check_settings(settings: AuditSettings) -> list[Check]:
+    """Refuse what is wrong before hours of work; the parsed checks."""
+    choose_device(settings.device)
+    for name in settings.features:
+        if name not in extractor_names():
+            raise UsageError(f"--features {name}: unknown; known: {', '.join(extractor_names())}.")
+    return [parse_check(text) for text in settings.fail_on]
+
+
+def _available(dataset: Dataset, synthetic: Path, films: int, settings: AuditSettings) -> dict[str, int]:
+    """How many films of each kind there are."""
+    return {
+        "the test split": len(dataset.indices("test")),
+        "the train split": len(dataset.indices("train")),
+        str(synthetic): films,
+    }
+
+
+def _gather(real: Path, synthetic: Path, settings: AuditSettings, report: Report) -> _Material:
+    """Read all sets and choose N films of each."""
+    dataset = read_real(real)
+    size = dataset.info.size
+    films = read_set(synthetic, size, report=report)
+    available = _available(dataset, synthetic, len(films), settings)
+    others = [(folder, read_set(folder, size, report=report)) for folder in settings.beside]
+    available |= {str(folder): len(other) for folder, other in others}
+    count = equal_count(available, settings.count)
+    train, test = dataset.indices("train"), dataset.indices("test")
+    sets = {
+        "this": chosen_from(films, count, settings.seed, "this set", f"{count} films of {films.name}.")
+    } | reference_sets(dataset, train, count, settings.seed)
+    for number, (_, other) in enumerate(others):
+        key = f"beside:{other.name}"
+        unique = f"{key}-{number + 1}" if key in sets else key
+        sets[unique] = chosen_from(
+            other, count, settings.seed, f"beside: {other.name}", f"{count} films of {other.name}."
+        )
+    return _Material(
+        real=dataset,
+        train=train,
+        test=test,
+        synthetic=films,
+        count=count,
+        rows=test[choose(len(test), count, settings.seed, "test")],
+        sets=sets,
+    )
+
+
+def _fidelity(
+    extractor: FeatureExtractor,
+    material: _Material,
+    real_features: NDArray[np.float32],
+    settings: AuditSettings,
+    report: Report,
+) -> dict[str, Any]:
+    """Fréchet distances in one feature space, as report.json holds them."""
+    features: dict[str, NDArray[np.float32]] = {}
+    for done, (name, chosen) in enumerate(material.sets.items()):
+        report(Progress(f"sets to compare ({extractor.label})", done, len(material.sets)))
+        features[name] = extract(extractor, chosen.images, chosen.bits)
+    report(Progress(f"sets to compare ({extractor.label})", len(material.sets), len(material.sets)))
+    task = f"Fréchet distances ({extractor.label})"
+    intervals = frechet_intervals(
+        real_features[material.rows], features, settings.seed, report=report, task=task
+    )
+    sets = {
+        name: {"label": chosen.label, "description": chosen.description, **asdict(intervals[name])}
+        for name, chosen in material.sets.items()
+    }
+    own: Interval = intervals["this"]
+    return {
+        "fd": {
+            **asdict(own),
+            "floor": intervals["real"].value,
+            "ceiling": intervals["noise"].value,
+            "name": f"FD-{extractor.label}",
+            "count": material.count,
+            "estimand": (
+                f"Expected squared Fréchet distance between the Gaussians fitted to the features of "
+                f"{material.count} real test films and of {material.count} films of the set. It falls as that "
+                "number grows: compare at the same number and with the same features only."
+            ),
+            "sets": sets,
+        },
+        "extractor": dict(extractor.provenance),
+    }
+
+
+def _copies(
+    extractor: FeatureExtractor, material: _Material, real_features: NDArray[np.float32], report: Report
+) -> Neighbours:
+    """Nearest training films in one feature space."""
+    films = material.synthetic
+    synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
+    return find_neighbours(
+        extractor.name,
+        extractor.label,
+        synthetic=synthetic,
+        train=real_features[material.train],
+        test=real_features[material.test],
+    )
+
+
+def _diversities(material: _Material, settings: AuditSettings, report: Report) -> tuple[Diversity, Diversity]:
+    """How alike the synthetic films are, and the test films."""
+    films = material.synthetic
+    report(Progress("structural similarity", 0, 2))
+    generator = torch_generator(settings.seed, "audit-pairs-synthetic")
+    of_synthetic = diversity(films.images, films.bits, pairs=settings.pairs, generator=generator)
+    report(Progress("structural similarity", 1, 2))
+    generator = torch_generator(settings.seed, "audit-pairs-real")
+    rows = choose(len(material.test), min(len(material.test), 2 * settings.pairs), settings.seed, "pairs")
+    test = material.real.gather(material.test[rows])
+    of_real = diversity(test, material.real.info.bits, pairs=settings.pairs, generator=generator)
+    report(Progress("structural similarity", 2, 2))
+    return of_synthetic, of_real

@@ -1,0 +1,115 @@
+"""The Fréchet distance between two sets of features: how far apart two Gaussians fitted to them are.
+
+N, M samples, F features. All in float64: in float32 a distance is wrong in its third digit.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xraygen.errors import ShapeError
+
+Array = NDArray[np.floating[Any]] | Tensor
+
+
+def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> float:
+    """Squared 2-Wasserstein (Fréchet) distance between two Gaussians.
+
+    d² = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)
+
+    The symmetric product has the eigenvalues of Σ₁Σ₂ and can neither become complex nor need an epsilon.
+
+    Args:
+        mean1: Mean of the first Gaussian, `(F,)`.
+        cov1: Its covariance, `(F, F)`, symmetric positive semi-definite.
+        mean2: Mean of the second, `(F,)`.
+        cov2: Its covariance, `(F, F)`.
+
+    Returns:
+        The squared distance, at least 0, in squared units of the features.
+
+    Raises:
+        ShapeError: If the shapes do not fit together or a number is not finite.
+
+    Source:
+        Dowson & Landau 1982, eq. 4; as a distance between image sets: Heusel et al. 2017, eq. 6.
+
+    Example:
+        >>> frechet_distance(np.zeros(2), np.eye(2), np.array([3.0, 0.0]), 4 * np.eye(2))
+        11.0
+    """
+    first, second = _float64(mean1), _float64(mean2)
+    sigma1, sigma2 = _float64(cov1), _float64(cov2)
+    dims = (len(first), len(first)) if first.ndim == 1 else None
+    if first.shape != second.shape or sigma1.shape != dims or sigma2.shape != dims:
+        raise ShapeError(
+            f"Two Gaussians need means (F,) and covariances (F, F); given: {tuple(first.shape)}, "
+            f"{tuple(sigma1.shape)}, {tuple(second.shape)}, {tuple(sigma2.shape)}."
+        )
+    values, vectors = torch.linalg.eigh(sigma1)
+    factor = vectors * values.clamp(min=0).sqrt()  # (F, F), Σ₁ = factor factorᵀ
+    inner = factor.T @ sigma2 @ factor  # (F, F), similar to Σ₁^½ Σ₂ Σ₁^½
+    overlap = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
+    return _combine((first - second).square().sum(), sigma1.trace() + sigma2.trace(), overlap)
+
+
+def frechet_distance_of_features(a: Array, b: Array) -> float:
+    """Fréchet distance between the Gaussians fitted to two sets of features.
+
+    With at least as many samples as features it works on the covariances. With fewer these are singular, and it
+    works on the samples: for centred X (N, F), Y (M, F) with Σ = XᵀX / (N − 1),
+
+    tr (Σ₁^½ Σ₂ Σ₁^½)^½ = ‖X Yᵀ‖_* / √((N − 1)(M − 1))      (sum of the singular values)
+
+    which is exact, better conditioned, and quicker by the cube of F / N.
+
+    Args:
+        a: One set, `(N, F)`, N >= 2.
+        b: The other, `(M, F)`, M >= 2.
+
+    Returns:
+        The squared distance, at least 0. Its expectation falls as N and M grow: compare at equal N only.
+
+    Raises:
+        ShapeError: If the sets do not fit together, hold fewer than two samples or a number that is not finite.
+
+    Source:
+        Heusel et al. 2017, eq. 6; unbiased covariances (N − 1), as in its authors' code.
+    """
+    first, second = _float64(a), _float64(b)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ShapeError(
+            "Two sets of features must be (N, F) and (M, F); "
+            f"given: {tuple(first.shape)} and {tuple(second.shape)}."
+        )
+    if min(len(first), len(second)) < 2:
+        raise ShapeError(f"A covariance needs at least two samples; given: {len(first)} and {len(second)}.")
+    mean1, mean2 = first.mean(dim=0), second.mean(dim=0)  # (F,)
+    x = (first - mean1) / math.sqrt(len(first) - 1)  # (N, F)
+    y = (second - mean2) / math.sqrt(len(second) - 1)  # (M, F)
+    if min(len(x), len(y)) >= x.shape[1]:
+        return frechet_distance(mean1, x.T @ x, mean2, y.T @ y)
+    overlap = torch.linalg.svdvals(_short(x) @ _short(y).T).sum()
+    return _combine((mean1 - mean2).square().sum(), x.square().sum() + y.square().sum(), overlap)
+
+
+def _short(x: Tensor) -> Tensor:
+    """At most F rows with the same xᵀx: the R of x = QR, since Q drops out of the singular values."""
+    return torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x
+
+
+def _combine(shift: Tensor, traces: Tensor, overlap: Tensor) -> float:
+    """The three terms; rounding may leave −1e-13 for equal sets, and a distance is not negative."""
+    return max(0.0, float(shift + traces - 2 * overlap))
+
+
+def _float64(values: Array) -> Tensor:
+    """As a float64 tensor of finite numbers."""
+    tensor = torch.as_tensor(values).detach().to(torch.float64)
+    if not bool(torch.isfinite(tensor).all()):
+        raise ShapeError("A Fréchet distance needs finite numbers, and there is NaN or infinity among them.")
+    return tensor
