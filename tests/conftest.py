@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,6 +46,12 @@ def films() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real films at {folder}; set XRAYGEN_FILMS to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The installed program, for tests that kill it or starve it."""
+    return Path(sys.executable).with_name("xraygen")
 
 
 @pytest.fixture(scope="session")

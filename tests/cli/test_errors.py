@@ -97,10 +97,9 @@ def test_a_gpu_that_is_not_there(xraygen_cli: Cli, tiny_run: Path, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["phantom", "ingest", "train", "generate"])
 def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_read(
-    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, verb: str
+    program: Path, tiny_run: Path, tiny_dataset: Path, tmp_path: Path, verb: str
 ) -> None:
     """A file system of 400 kB in a user's own mount name space: the real ENOSPC, for the whole program."""
-    program = shutil.which("xraygen")
     (tmp_path / "disk").mkdir()
     out = tmp_path / "disk" / "out"
     pictures = tmp_path / "pictures"

@@ -1,6 +1,5 @@
 """SIGKILL at any moment: the same command goes on, and ends with the same bits."""
 
-import shutil
 import signal
 import subprocess
 import time
@@ -21,27 +20,17 @@ from xraygen.training.loop import train
 STEPS, SAVE_EVERY, KILLS = 120, 3, 8
 
 
-def command(config: Path, dataset: Path, run: Path) -> list[str]:
-    program = shutil.which("xraygen")
-    assert program is not None
-    return [
-        program,
-        "train",
-        "--config",
-        str(config),
-        "--data",
-        str(dataset),
-        "--out",
-        str(run),
-        "--device",
-        "cpu",
-    ]
+@pytest.fixture
+def command(program: Path, tiny_dataset: Path, tmp_path: Path) -> list[str]:
+    """The command that is killed and repeated; the test writes its config.yaml."""
+    arguments = ["--config", tmp_path / "config.yaml", "--data", tiny_dataset, "--out", tmp_path / "run"]
+    return [str(word) for word in (program, "train", *arguments, "--device", "cpu")]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_sigkill_at_any_moment_loses_at_most_the_steps_since_the_last_checkpoint(
-    tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
+    command: list[str], tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     config = tiny_config(
         f"train.max_steps={STEPS}", f"train.save_every={SAVE_EVERY}", "train.keep_checkpoints=2"
@@ -52,13 +41,11 @@ def test_sigkill_at_any_moment_loses_at_most_the_steps_since_the_last_checkpoint
     moments = numpy_generator(0, "moments of death").uniform(0.05, 1.5, KILLS)
     kept = 0
     for moment in moments:
-        process = subprocess.Popen(
-            command(tmp_path / "config.yaml", tiny_dataset, run), stderr=subprocess.PIPE
-        )
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
         while process.poll() is None and len(checkpoints(run)) == 0:
             time.sleep(0.02)  # the first checkpoint: from here on every moment counts
         if kept:
-            while process.poll() is None and newest_checkpoint(run).step <= kept:
+            while process.poll() is None and checkpoints(run)[-1].step <= kept:
                 time.sleep(0.02)  # it got somewhere after the last death
         time.sleep(moment)
         reached = max((entry["step"] for entry in read_log(run)), default=0)
@@ -69,9 +56,7 @@ def test_sigkill_at_any_moment_loses_at_most_the_steps_since_the_last_checkpoint
         assert kept >= reached - SAVE_EVERY
         if process.returncode == 0:
             break
-    finished = subprocess.run(
-        command(tmp_path / "config.yaml", tiny_dataset, run), capture_output=True, text=True, check=False
-    )
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     for name in (MODEL, EMA):
         ours, whole = (load_file(newest_checkpoint(each).folder / name) for each in (run, tmp_path / "whole"))
@@ -82,14 +67,12 @@ def test_sigkill_at_any_moment_loses_at_most_the_steps_since_the_last_checkpoint
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(
-    tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
+    command: list[str], tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     config = tiny_config("train.max_steps=2000", "train.save_every=2000")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command(tmp_path / "config.yaml", tiny_dataset, run), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not read_log(run):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

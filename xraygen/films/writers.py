@@ -1,6 +1,7 @@
 """Pixels to image files: 16-bit PNG, and synthetic films as DICOM that says on every level that no patient is in it."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -138,8 +139,10 @@ def save_dicom(path: Path, dataset: Dataset, transfer_syntax: str) -> None:
     meta.ImplementationClassUID = hashed_uid("xraygen", "implementation")
     meta.ImplementationVersionName = f"XRAYGEN_{__version__}"[:16]
     dataset.file_meta = meta
+    content = io.BytesIO()  # by way of memory, since pydicom writes a traceback into the error of a full disk
+    dataset.save_as(content, enforce_file_format=True, implicit_vr=None, little_endian=None)
     with atomic_file(path) as aside:
-        dataset.save_as(aside, enforce_file_format=True, implicit_vr=None, little_endian=None)
+        aside.write_bytes(content.getbuffer())
 
 
 def code_item(code: Code) -> Dataset:

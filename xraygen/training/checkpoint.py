@@ -3,6 +3,7 @@
 RUN/checkpoints/step-00001000/  model.safetensors  ema.safetensors  state.pt  hashes.json
 """
 
+import io
 import json
 import logging
 import shutil
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from xraygen.atomic import atomic_folder, remove_leftovers, sha256_of, write_json
 from xraygen.config import RunConfig, load_config
@@ -131,9 +132,12 @@ def save_checkpoint(run: Path, step: int, model: UNet, ema: UNet, optimizer: dic
             return  # the same step of the same run: the same weights
         shutil.rmtree(folder)
     with atomic_folder(folder) as aside:
-        save_file(_tensors(model), aside / MODEL)
-        save_file(_tensors(ema), aside / EMA)
-        torch.save({"step": step, "optimizer": optimizer}, aside / STATE)
+        # By way of memory, since safetensors and torch hide a full disk behind errors of their own.
+        (aside / MODEL).write_bytes(save(_tensors(model)))
+        (aside / EMA).write_bytes(save(_tensors(ema)))
+        state = io.BytesIO()
+        torch.save({"step": step, "optimizer": optimizer}, state)
+        (aside / STATE).write_bytes(state.getbuffer())
         write_json(aside / HASHES, {name: sha256_of(aside / name) for name in (MODEL, EMA, STATE)})
 
 

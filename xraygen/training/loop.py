@@ -145,15 +145,15 @@ class _Training:
         train, state = self.config.train, self.state
         if state.step == 0:
             self._save()
-        started, first = time.monotonic(), state.step
-        stopped = False
+        stopped, since = False, (time.monotonic(), state.step)
         while state.step < train.max_steps and not stopped:
             self._step()
             stopped = should_stop()
             last = stopped or state.step == train.max_steps
             if last or state.step % train.log_every == 0:
-                rate = (state.step - first) * train.batch_size / (time.monotonic() - started)
-                self._write_log(rate)
+                now = (time.monotonic(), state.step)
+                self._write_log((now[1] - since[1]) * train.batch_size / (now[0] - since[0]))
+                since = now
             if last or state.step % train.save_every == 0:
                 self._save()
             if state.step % train.sample_every == 0 or (last and not stopped):
