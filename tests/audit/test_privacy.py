@@ -78,3 +78,15 @@ def test_a_film_suspect_in_two_spaces_is_listed_once(features: Features) -> None
     listed = [suspect for suspect in report["suspects"] if suspect["file_name"] == "4"]
     assert [suspect["features"] for suspect in listed] == ["first"]
     assert report["expected_by_chance"] == pytest.approx(2 * 30 / 100)
+
+
+def test_every_synthetic_film_is_told_its_nearest_training_film(features: Features) -> None:
+    _, report = report_of(features)
+    gaps = np.linalg.norm(features["synthetic"][:, None] - features["train"][None], axis=2)  # (30, 200)
+    assert [entry["file_name"] for entry in report["nearest"]] == [f"images/{row}.png" for row in range(30)]
+    assert [entry["train_image_id"] for entry in report["nearest"]] == [
+        f"train-{row}" for row in gaps.argmin(axis=1)
+    ]
+    assert [entry["distance"] for entry in report["nearest"]] == pytest.approx(
+        gaps.min(axis=1).tolist(), rel=1e-6
+    )

@@ -113,15 +113,16 @@ def privacy_report(
         spaces: At least one; a film that is suspect in several is listed once, under the first.
         file_names: Of the synthetic films.
         train_ids: image_id of the training films.
+
+    Returns:
+        JSON-ready; `nearest` has a row per synthetic film, in the first space.
     """
     suspects: dict[int, dict[str, Any]] = {}
+    nearest_of = {space.name: _nearest_films(space, file_names, train_ids) for space in spaces}
     for space in spaces:
         for row in space.suspects.tolist():
             entry = {
-                "file_name": file_names[row],
-                "train_image_id": train_ids[space.index[row]],
-                "distance": float(space.distance[row]),
-                "p_value": float(space.p_values[row]),
+                **nearest_of[space.name][row],
                 "features": space.name,
                 "distance_over_smallest_null": float(space.distance[row] / space.null[0]),
             }
@@ -135,7 +136,20 @@ def privacy_report(
         "expected_by_chance": sum(space.expected_by_chance for space in spaces),
         "spaces": {space.name: space.summary() for space in spaces},
         "suspects": sorted(suspects.values(), key=lambda entry: entry["distance_over_smallest_null"]),
+        "nearest": nearest_of[spaces[0].name],
     }
+
+
+def _nearest_films(
+    space: Neighbours, file_names: Sequence[str], train_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The nearest training film of each synthetic film."""
+    return [
+        {"file_name": name, "train_image_id": train_ids[index], "distance": distance, "p_value": p_value}
+        for name, index, distance, p_value in zip(
+            file_names, space.index.tolist(), space.distance.tolist(), space.p_values.tolist(), strict=True
+        )
+    ]
 
 
 def _spread(distances: Distances) -> dict[str, float]:

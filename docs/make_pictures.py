@@ -1,0 +1,48 @@
+"""Lays out the pictures of the documentation: phantoms FILMS | path PATH | beside DATASET SYNTHETIC."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xraygen.dataset.store import open_dataset
+from xraygen.films.dicom import read_radiograph
+from xraygen.films.grids import tile
+from xraygen.films.reader import read_film
+from xraygen.films.writers import write_png
+from xraygen.ranges import unit_to_stored
+from xraygen.seeds import numpy_generator
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def enlarged(sheet: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """Pixels as squares."""
+    return sheet.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def phantoms(films: Path) -> None:
+    """The first image of six patients."""
+    paths = sorted(films.glob("patient-*/image-0.dcm"))[:6]
+    images = np.stack([unit_to_stored(read_radiograph(path).pixels, 8) for path in paths])
+    write_png(IMAGES / "phantoms.png", tile(images, 8, columns=6))
+
+
+def path(folder: Path) -> None:
+    """The strip of a PATH, enlarged."""
+    write_png(IMAGES / "path.png", enlarged(read_film(folder / "strip.png").values.astype(np.uint8), 3))
+
+
+def beside(dataset: Path, synthetic: Path) -> None:
+    """25 real test films, chosen by a seed, and the first 25 synthetic ones."""
+    real = open_dataset(dataset)
+    rows = numpy_generator(0, "picture").choice(real.indices("test"), 25, replace=False)
+    made = np.stack([read_film(synthetic / "images" / f"{seed}.png").values for seed in range(25)])
+    left, right = tile(real.gather(rows), real.info.bits, 5), tile(made, 16, 5)
+    gap = np.full((left.shape[0], 8), 255, np.uint8)
+    write_png(IMAGES / "cxr-64.png", enlarged(np.hstack([left, gap, right]), 2))
+
+
+if __name__ == "__main__":
+    {"phantoms": phantoms, "path": path, "beside": beside}[sys.argv[1]](*map(Path, sys.argv[2:]))
