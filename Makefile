@@ -38,6 +38,7 @@ slow: $(STAMP)  ## the proofs that take minutes: kill tests, long chains
 DEMO := demo
 SEEDS := 0-255
 
+demo: export XRAYGEN_CACHE = $(DEMO)/cache
 demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audit, in under 10 minutes
 	$(BIN)/xraygen phantom $(DEMO)/films --count 1200 --size 128
 	$(BIN)/xraygen ingest $(DEMO)/films --out $(DEMO)/dataset --size 32 --labels $(DEMO)/films/labels.csv --split 0.7,0.05,0.25

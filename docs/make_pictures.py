@@ -25,7 +25,7 @@ def enlarged(sheet: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
 def phantoms(films: Path) -> None:
     """The first image of six patients."""
     paths = sorted(films.glob("patient-*/image-0.dcm"))[:6]
-    images = np.stack([unit_to_stored(read_radiograph(path).pixels, 8) for path in paths])
+    images = unit_to_stored(np.stack([read_radiograph(path).pixels for path in paths]), 8)
     write_png(IMAGES / "phantoms.png", tile(images, 8, columns=6))
 
 
@@ -45,4 +45,12 @@ def beside(dataset: Path, synthetic: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"phantoms": phantoms, "path": path, "beside": beside}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    match sys.argv[1:]:
+        case ["phantoms", films]:
+            phantoms(Path(films))
+        case ["path", folder]:
+            path(Path(folder))
+        case ["beside", dataset, synthetic]:
+            beside(Path(dataset), Path(synthetic))
+        case _:
+            sys.exit(__doc__)

@@ -68,6 +68,22 @@ def test_ingest_of_a_text_file_renamed_dcm_names_the_reason(xraygen_cli: Cli, tm
     one_sentence(result, 1, "neither DICOM nor PNG")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
+def test_ingest_of_a_dicom_file_cut_short_says_so(xraygen_cli: Cli, tmp_path: Path, share: float) -> None:
+    assert xraygen_cli("phantom", tmp_path / "films", "--count", "1", "--size", "64").exit_code == 0
+    (film,) = (tmp_path / "films").rglob("*.dcm")
+    content = film.read_bytes()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "film.dcm").write_bytes(content[: int(share * len(content))])
+    result = xraygen_cli("ingest", tmp_path / "cut", "--out", tmp_path / "out", "--workers", "0")
+    one_sentence(result, 1, "truncated")
+    result = xraygen_cli(
+        "ingest", tmp_path / "films", tmp_path / "cut", "--out", tmp_path / "out", "--workers", "0"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "truncated" in (tmp_path / "out" / "rejected.csv").read_text()
+
+
 @pytest.mark.parametrize("verb", ["generate", "interpolate"])
 def test_sampling_a_run_without_a_checkpoint(
     xraygen_cli: Cli, tiny_run: Path, tiny_dataset: Path, tmp_path: Path, verb: str

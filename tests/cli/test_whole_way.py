@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from typer.testing import Result
+
+from xraygen.dataset.store import open_dataset
 
 Cli = Callable[..., Result]
 
@@ -51,6 +54,15 @@ def way(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_of_the_films_is_accounted_for(way: Path) -> None:
     counts = json.loads((way / "dataset" / "dataset.json").read_text())["counts"]
     assert counts == {"seen": 40, "accepted": 40, "rejected": 0}
+
+
+def test_no_patient_of_the_films_is_in_two_splits(way: Path) -> None:
+    patients = {dcmread(film).PatientID for film in (way / "films").rglob("*.dcm")}
+    manifest = open_dataset(way / "dataset").manifest
+    splits = manifest.groupby("patient")["split"].nunique()
+    assert len(splits) == len(patients) < len(manifest)  # several images per patient
+    assert (splits == 1).all()
+    assert set(manifest["split"]) == {"train", "validation", "test"}
 
 
 def test_the_report_stands_on_its_own_and_names_the_set_beside(way: Path) -> None:
