@@ -150,11 +150,14 @@ class _Training:
             self._step()
             stopped = should_stop()
             last = stopped or state.step == train.max_steps
-            if last or state.step % train.log_every == 0:
+            saving = last or state.step % train.save_every == 0
+            if (
+                saving or state.step % train.log_every == 0
+            ):  # no checkpoint before its loss has been looked at
                 now = (time.monotonic(), state.step)
                 self._write_log((now[1] - since[1]) * train.batch_size / (now[0] - since[0]))
                 since = now
-            if last or state.step % train.save_every == 0:
+            if saving:
                 self._save()
             if state.step % train.sample_every == 0 or (last and not stopped):
                 self._write_samples()
@@ -184,13 +187,8 @@ class _Training:
     def _write_log(self, images_per_second: float) -> None:
         """Mean loss since the last line; the only place where the loop waits for the device."""
         state, train = self.state, self.config.train
-        loss = torch.stack(state.losses).mean().item()
+        loss = self._finite("loss", torch.stack(state.losses).mean().item())
         state.losses.clear()
-        if not math.isfinite(loss):
-            raise XraygenError(
-                f"The loss became {loss} before step {state.step}; the last checkpoint is intact. Lower "
-                "train.learning_rate or raise train.warmup_steps, and train into a new folder."
-            )
         figures = {"loss": loss, "images/s": images_per_second}
         if self.accelerator.is_main_process:
             append_log(self.run, {"step": state.step, "loss": loss, "images_per_second": images_per_second})
@@ -203,11 +201,20 @@ class _Training:
         if not self.accelerator.is_main_process:
             return
         if self.validation is not None and state.step > 0:
-            loss = self._validation_loss(self.validation)
+            loss = self._finite("validation loss", self._validation_loss(self.validation))
             append_log(self.run, {"step": state.step, "validation_loss": loss})
             self.accelerator.log({"validation loss": loss}, step=state.step)
         save_checkpoint(self.run, state.step, state.model, state.ema, state.optimizer.state_dict())
         prune_checkpoints(self.run, self.config.train.keep_checkpoints)
+
+    def _finite(self, name: str, loss: float) -> float:
+        """Stop before a checkpoint of broken weights is written."""
+        if math.isfinite(loss):
+            return loss
+        raise XraygenError(
+            f"The {name} became {loss} before step {self.state.step}; the last checkpoint is intact. Lower "
+            "train.learning_rate or raise train.warmup_steps, and train into a new folder."
+        )
 
     @torch.no_grad()
     def _validation_loss(self, batch: Batch) -> float:
