@@ -1,4 +1,4 @@
-"""Lays out the pictures of the documentation: phantoms FILMS | path PATH | beside DATASET SYNTHETIC."""
+"""Lays out the pictures of the documentation: phantoms FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC."""
 
 import sys
 from pathlib import Path
@@ -29,9 +29,10 @@ def phantoms(films: Path) -> None:
     write_png(IMAGES / "phantoms.png", tile(images, 8, columns=6))
 
 
-def path(folder: Path) -> None:
-    """The strip of a PATH, enlarged."""
-    write_png(IMAGES / "path.png", enlarged(read_film(folder / "strip.png").values.astype(np.uint8), 3))
+def paths(shared: Path, paper: Path) -> None:
+    """The strips of two PATHs between the same films, one below the other."""
+    strips = [read_film(folder / "strip.png").values.astype(np.uint8) for folder in (shared, paper)]
+    write_png(IMAGES / "path.png", np.vstack(strips))
 
 
 def beside(dataset: Path, synthetic: Path) -> None:
@@ -48,8 +49,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["phantoms", films]:
             phantoms(Path(films))
-        case ["path", folder]:
-            path(Path(folder))
+        case ["paths", shared, paper]:
+            paths(Path(shared), Path(paper))
         case ["beside", dataset, synthetic]:
             beside(Path(dataset), Path(synthetic))
         case _:
