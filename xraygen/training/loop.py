@@ -145,6 +145,7 @@ class _Training:
         train, state = self.config.train, self.state
         if state.step == 0:
             self._save()
+        self.report(Progress("train", state.step, train.max_steps))
         stopped, since = False, (time.monotonic(), state.step)
         while state.step < train.max_steps and not stopped:
             self._step()
