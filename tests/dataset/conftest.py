@@ -103,3 +103,36 @@ def settings(tmp_path: Path) -> IngestSettings:
 def _write_dicom() -> WriteDicom:
     """`write_dicom(path, seed, patient, study, instance)`."""
     return write_dicom
+
+
+@pytest.fixture
+def identifying() -> list[str]:
+    """Words of the hospital's files that no DATASET may hold."""
+    return [
+        *(
+            "PAT-0",
+            "PAT-1",
+            "PAT-2",
+            "PAT-3",
+            "4711",
+            "1.2.276",
+            "Mustermann",
+            "Erika",
+            "19470811",
+            "Jane_Doe",
+            "Max_Meier",
+        ),
+        *(
+            "film0",
+            "film1",
+            "hospital",
+            "ward",
+            "loose",
+            "report of",
+            "copy-of",
+            ".dcm",
+            "/tmp",
+            "Karl",
+            "0815",
+        ),
+    ]

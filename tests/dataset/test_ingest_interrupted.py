@@ -1,0 +1,165 @@
+"""The same bytes, however often an ingest was interrupted and however many processes did it."""
+
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xraygen.dataset import reading
+from xraygen.dataset.ingest import IngestSettings, ingest
+from xraygen.errors import UsageError, XraygenError
+from xraygen.films.transforms import PrepareSettings
+from xraygen.progress import Progress
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+def killed_after(films: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.done >= films:
+            raise KilledError
+
+    return report
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_FILMS_PER_SHARD", 4)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("films", [1, 4, 5, 11, 16, 17])
+def test_a_killed_ingest_goes_on_and_gives_the_same_bytes(
+    hospital: Path, settings: IngestSettings, tmp_path: Path, films: int
+) -> None:
+    ingest([hospital], tmp_path / "at-once", settings)
+    (tmp_path / "fixed.key.crosswalk.csv").unlink()
+    with pytest.raises(KilledError):
+        ingest([hospital], tmp_path / "dataset", settings, killed_after(films))
+    assert not (tmp_path / "dataset").exists()
+    seen: list[int] = []
+    ingest([hospital], tmp_path / "dataset", settings, lambda progress: seen.append(progress.done))
+    assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
+    finished = 17 if films == 17 else films // 4 * 4
+    assert seen == list(range(finished + 1, 18))  # nothing is read twice that was finished
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_full_disk_leaves_nothing_half_written(
+    hospital: Path, settings: IngestSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("xraygen.dataset.ingest.write_manifest", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            ingest([hospital], tmp_path / "dataset", settings)
+    assert not (tmp_path / "dataset").exists()
+    ingest([hospital], tmp_path / "dataset", settings)
+    ingest([hospital], tmp_path / "again", settings)
+    assert contents(tmp_path / "dataset") == contents(tmp_path / "again")
+
+
+def test_the_same_command_again_has_nothing_to_do(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    first = ingest([hospital], tmp_path / "dataset", settings)
+    before = contents(tmp_path / "dataset")
+    again = ingest([hospital], tmp_path / "dataset", settings, killed_after(0))
+    assert again == replace(first, already_done=True)
+    assert contents(tmp_path / "dataset") == before
+
+
+def test_another_command_does_not_touch_a_finished_dataset(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    ingest([hospital], tmp_path / "dataset", settings)
+    before = contents(tmp_path / "dataset")
+    other_size = replace(settings, prepare=PrepareSettings((8, 8)))
+    with pytest.raises(UsageError, match="choose another --out"):
+        ingest([hospital], tmp_path / "dataset", other_size)
+    (hospital / "new.dcm").write_bytes(b"new")
+    with pytest.raises(UsageError, match="choose another --out"):
+        ingest([hospital], tmp_path / "dataset", settings)
+    with pytest.raises(UsageError, match="its key"):
+        ingest([hospital], tmp_path / "dataset", replace(settings, key=tmp_path / "other.key"))
+    assert not (tmp_path / "other.key").exists()
+    assert contents(tmp_path / "dataset") == before
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_work_of_other_settings_is_not_mixed_in(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        ingest(
+            [hospital],
+            tmp_path / "dataset",
+            replace(settings, prepare=PrepareSettings((16, 16), "crop")),
+            killed_after(9),
+        )
+    ingest([hospital], tmp_path / "dataset", settings)
+    ingest([hospital], tmp_path / "at-once", settings)
+    assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
+
+
+class Backwards(Executor):
+    """Somebody else's executor, which does the newest work first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple] = []
+
+    def submit(self, function, /, *arguments, **options):  # type: ignore[no-untyped-def]  # as in its base
+        future = BackwardsFuture(self)
+        self.waiting.append((future, function, arguments))
+        return future
+
+    def work(self) -> None:
+        while self.waiting:
+            future, function, arguments = self.waiting.pop()
+            try:
+                future.set_result(function(*arguments))
+            except XraygenError as error:
+                future.set_exception(error)
+
+
+class BackwardsFuture(Future):
+    def __init__(self, executor: Backwards) -> None:
+        super().__init__()
+        self.executor = executor
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.executor.work()
+        return super().exception(timeout)
+
+
+def test_how_many_processes_read_and_in_which_order_changes_no_byte(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    ingest([hospital], tmp_path / "one", settings)
+    ingest([hospital], tmp_path / "two", replace(settings, workers=2))
+    ingest([hospital], tmp_path / "other", settings, executor=Backwards())
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "other")
+
+
+def test_the_work_in_progress_names_nobody_either(
+    identifying: list[str], hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        ingest([hospital], tmp_path / "dataset", settings, killed_after(17))
+    work = tmp_path / ".dataset.ingest"
+    assert work.stat().st_mode & 0o077 == 0
+    text = b"".join(contents(work).values())
+    assert text
+    assert [word for word in identifying if word.encode() in text] == []
