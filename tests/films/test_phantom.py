@@ -1,11 +1,8 @@
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
-from pydicom.pixels import apply_rescale, apply_windowing
 
 from xraygen.errors import ShapeError
 from xraygen.films import phantom
@@ -19,32 +16,12 @@ from xraygen.films.phantom import (
     phantom_finding,
 )
 from xraygen.films.phantom_anatomy import Build, Pose, body, lung
-from xraygen.films.phantom_files import write_phantoms
 from xraygen.films.phantom_solids import Plane, bone, capsule, ellipsoid, tubes
 from xraygen.seeds import numpy_generator
 
 
 def fine_plane() -> Plane:
     return Plane.of((200, 240), 0.5, (3.0, -2.0), 0.1)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantoms") / "set"
-    write_phantoms(folder, 41, 64, "dicom", seed=5)
-    return folder
-
-
-def films_of(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.dcm"))
-
-
-def displayed(path: Path) -> np.ndarray:
-    """By pydicom alone: stored values to light, 0 to 1."""
-    dataset = pydicom.dcmread(path)
-    values = apply_windowing(apply_rescale(dataset.pixel_array, dataset), dataset).astype(np.float64)
-    unit: np.ndarray = (values - values.min()) / (values.max() - values.min())
-    return 1 - unit if dataset.PhotometricInterpretation == "MONOCHROME1" else unit
 
 
 # solids
