@@ -9,13 +9,6 @@ import typer
 from . import console, options
 
 
-class Sampler(StrEnum):
-    """How images are made from noise."""
-
-    ddim = "ddim"
-    ddpm = "ddpm"
-
-
 class Format(StrEnum):
     """How images are written."""
 
@@ -29,10 +22,8 @@ def generate(
     seeds: Annotated[
         str, typer.Option(metavar="0-999", help="One image per seed; the file is named after it.")
     ],
-    sampler: Annotated[Sampler, typer.Option(help="ddim is fast, ddpm is the paper's.")] = Sampler.ddim,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Network evaluations per image [ddim: 50, ddpm: all].")
-    ] = None,
+    sampler: options.Sampler = options.SamplerName.ddim,
+    steps: options.Steps = None,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Randomness of ddim.")] = 0.0,
     file_format: Annotated[Format, typer.Option("--format", help="16-bit PNG or marked DICOM.")] = Format.png,
     batch_size: Annotated[
@@ -52,8 +43,8 @@ def generate(
     if dry_run:
         console.say(f"Would make {len(chosen)} images with {sampler} from {run} into {out}.")
         return
-    from xraygen.synthesis.generate import SamplerSettings
     from xraygen.synthesis.generate import generate as make
+    from xraygen.synthesis.sampling import SamplerSettings
 
     settings = SamplerSettings(sampler.value, steps, eta, batch_size)
     with console.progress() as report:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from . import console, options
-from .generate import Sampler
 
 
 class Mode(StrEnum):
@@ -31,10 +30,8 @@ def interpolate(
         int, typer.Option(min=0, help="How far the films are noised before they are mixed.")
     ] = 500,
     frames: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 11,
-    sampler: Annotated[Sampler, typer.Option(help="ddpm is the paper's, ddim is fast.")] = Sampler.ddpm,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the whole chain [ddim: 50, ddpm: all].")
-    ] = None,
+    sampler: options.Sampler = options.SamplerName.ddpm,
+    steps: options.Steps = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
@@ -51,9 +48,9 @@ def interpolate(
             f"Would write {frames} frames from {film_a} to {film_b} ({mode}, t = {timestep}) into {out}."
         )
         return
-    from xraygen.synthesis.generate import SamplerSettings
     from xraygen.synthesis.interpolate import InterpolateSettings
     from xraygen.synthesis.interpolate import interpolate as make
+    from xraygen.synthesis.sampling import SamplerSettings
 
     way = InterpolateSettings(mode.value, timestep, frames, seed)
     with console.progress() as report:

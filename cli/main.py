@@ -9,7 +9,20 @@ import typer
 from xraygen import __version__
 from xraygen.errors import XraygenError
 
-from . import audit, config, console, generate, ingest, interpolate, phantom, train
+from . import (
+    audit,
+    config,
+    console,
+    export,
+    generate,
+    import_,
+    ingest,
+    interpolate,
+    likelihood,
+    phantom,
+    progressive,
+    train,
+)
 
 
 class _OneSentence(typer.core.TyperGroup):
@@ -57,5 +70,9 @@ app.command("ingest")(ingest.ingest)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("interpolate")(interpolate.interpolate)
+app.command("progressive")(progressive.progressive)
+app.command("likelihood")(likelihood.likelihood)
 app.command("audit")(audit.audit)
+app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.command("config")(config.config)

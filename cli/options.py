@@ -1,11 +1,31 @@
 """Options that several verbs share, and how their values are read."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from xraygen.errors import UsageError
 
+
+class SamplerName(StrEnum):
+    """How images are made from noise."""
+
+    ddim = "ddim"
+    ddpm = "ddpm"
+    dpmpp = "dpm++"
+    dpmpp_sde = "dpm++-sde"
+    unipc = "unipc"
+
+
+Sampler = Annotated[
+    SamplerName,
+    typer.Option(help="ddpm is the paper's; the others need fewer steps, dpm++ and unipc fewest."),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Network evaluations per image [ddim: 50, dpm++ and unipc: 20, ddpm: all]."),
+]
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be done, and do nothing.")]

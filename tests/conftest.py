@@ -83,6 +83,41 @@ def reference() -> Callable[[str], ModuleType]:
     return load
 
 
+class Numerics:
+    """The table of docs/concepts/numerics.md: what each comparison may differ by."""
+
+    def __init__(self, table: str) -> None:
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in table.splitlines()
+            if "|" in line
+        ]
+        self.allowed = {row[0].strip("`"): float(row[4]) for row in rows if row[0].startswith("`")}
+
+    def check(self, row: str, ours: object, theirs: object, *, absolute: bool = False) -> None:
+        """Compare two arrays (or numbers) under the tolerance of a row, and record how far apart they are.
+
+        The error is the largest absolute difference, divided by the largest absolute value of the reference
+        unless `absolute`.
+        """
+        mine, other = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+        assert mine.shape == other.shape
+        error = float(np.abs(mine - other).max()) / (1.0 if absolute else float(np.abs(other).max()))
+        record = os.environ.get("XRAYGEN_MEASURED")
+        if record:
+            with Path(record).open("a", encoding="utf-8") as file:
+                file.write(f"{row} {error!r}\n")
+        assert error <= self.allowed[row], (
+            f"{row}: {error:.3g} is more than the {self.allowed[row]:.3g} allowed"
+        )
+
+
+@pytest.fixture(scope="session")
+def numerics() -> Numerics:
+    """`numerics.check("ddim-step", ours, theirs)` with the tolerance of docs/concepts/numerics.md."""
+    return Numerics((REPOSITORY / "docs" / "concepts" / "numerics.md").read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DATASET of 48 blurred discs at 16 px, one patient each: 32 train, 8 validation, 8 test."""

@@ -113,7 +113,7 @@ def test_overriding_the_datas_size_moves_the_models(
 
 
 def test_a_model_that_contradicts_the_data_is_refused() -> None:
-    with pytest.raises(ConfigError, match="follow data") as caught:
+    with pytest.raises(ConfigError, match="follow other settings") as caught:
         load_config("cifar10", ["model.image_size=64"])
     assert_one_sentence(caught.value, "model.image_size")
 

@@ -77,6 +77,8 @@ class ModelConfig(Config):
     """Heights in pixels at which each residual block is followed by self-attention."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout inside each residual block."""
+    learns_variance: bool = False
+    """Follows diffusion.variance_type: learned_range takes a second set of output channels."""
     patch_size: Positive = 1
     """Fold squares of this side into channels before the first convolution, and unfold them after the last:
     the network then works at image_size / patch_size (Hoogeboom et al. 2023, sec. 3.3). 1 is the paper's."""
@@ -97,27 +99,65 @@ class ModelConfig(Config):
 class ScheduleConfig(Config):
     """How fast the images drown in noise."""
 
-    kind: Literal["linear", "cosine"] = "linear"
-    """Shape of betas. Linear: Ho et al. 2020, sec. 4; cosine: Nichol & Dhariwal 2021, eq. 17."""
+    kind: Literal["linear", "cosine", "sigmoid", "edm"] = "linear"
+    """Shape of the noise. Linear: Ho et al. 2020, sec. 4; cosine: Nichol & Dhariwal 2021, eq. 17; sigmoid: Jabri et
+    al. 2022, algorithm 3; edm: Karras et al. 2022, eq. 5."""
     num_timesteps: Annotated[int, Field(ge=2)] = 1000
     """Number of diffusion steps T."""
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     """First beta of the linear schedule."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Last beta of the linear schedule."""
+    sigma_min: Annotated[float, Field(gt=0)] = 0.002
+    """Least noise of the edm schedule, as a standard deviation beside an image in [-1, 1]. For the likelihood of deep
+    pixels about one bin, 2 / (2^bits - 1)."""
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    """Most noise of the edm schedule."""
+    rho: Annotated[float, Field(gt=0)] = 7.0
+    """Bend of the edm schedule: larger puts more steps where there is little noise."""
+    reference_size: Positive | None = None
+    """Side in pixels for which `kind` was made: at a larger image_size the signal-to-noise ratio is scaled by
+    (reference_size / image_size)^2, since pooling removes noise (Hoogeboom et al. 2023, sec. 3.1). None: no shift."""
+    image_size: Positive | tuple[Positive, Positive] = 64
+    """Follows data.image_size; it decides how far the schedule shifts."""
+    zero_terminal_snr: bool = False
+    """Rescale so that nothing of the image is left at the last step (Lin et al. 2024, algorithm 1)."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.beta_start > self.beta_end:
+            raise ValueError("beta_start must not be larger than beta_end")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError("sigma_min must be smaller than sigma_max")
+        return self
 
 
 class DiffusionConfig(Config):
     """What the network predicts and how its error is weighed."""
 
-    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
-    """epsilon: the noise (Ho et al. 2020, eq. 14); sample: x_0; v_prediction: Salimans & Ho 2022, app. D."""
-    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_large"
-    """Variance of the reverse step: the posterior's (fixed_small) or beta_t (fixed_large)."""
-    loss_weighting: Literal["simple", "min_snr"] = "simple"
-    """simple: L_simple, all timesteps alike; min_snr: Hang et al. 2023, eq. 8."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction", "edm"] = "epsilon"
+    """epsilon: the noise (Ho et al. 2020, eq. 14); sample: x_0; v_prediction: Salimans & Ho 2022, app. D; edm: what the
+    preconditioning of Karras et al. 2022, eq. 7, leaves to the network."""
+    variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_large"
+    """Variance of the reverse step: the posterior's (fixed_small), beta_t (fixed_large), or between the two where the
+    network says (learned_range: Nichol & Dhariwal 2021, eq. 15)."""
+    loss_weighting: Literal["simple", "min_snr", "bound"] = "simple"
+    """simple: L_simple, all timesteps alike; min_snr: Hang et al. 2023, eq. 8; bound: the variational bound itself, in
+    bits per dimension (Ho et al. 2020, eq. 5)."""
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
     """Largest signal-to-noise ratio that counts, when loss_weighting is min_snr."""
+    bound_weight: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the bound beside the loss, when variance_type is learned_range (Nichol & Dhariwal 2021, eq. 16)."""
+    bits: Annotated[int, Field(ge=1, le=16)] = 8
+    """Depth of the pixels whose likelihood the bound counts in training: that of the films, not of the file."""
+    timestep_sampling: Literal["uniform", "lognormal"] = "uniform"
+    """How often each step is trained: all alike, or with ln(sigma) normal (Karras et al. 2022, sec. 5)."""
+    lognormal_mean: float = -1.2
+    """Mean of ln(sigma), when timestep_sampling is lognormal."""
+    lognormal_std: Annotated[float, Field(gt=0)] = 1.2
+    """Standard deviation of ln(sigma), when timestep_sampling is lognormal."""
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """Standard deviation of the training pixels in [-1, 1], as the edm preconditioning takes it."""
 
 
 class TrainConfig(Config):
@@ -155,7 +195,8 @@ class TrainConfig(Config):
     """Seed of the weights, the order of the data, the noise and the dropout."""
 
 
-_FOLLOW_DATA = ("model.image_size", "model.in_channels")
+_FOLLOW = ("model.image_size", "model.in_channels", "model.learns_variance", "schedule.image_size")
+"""Settings that are said once, in another section."""
 
 
 class RunConfig(Config):
@@ -169,23 +210,52 @@ class RunConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _model_follows_data(cls, values: Any) -> Any:
-        """Fill model.image_size and model.in_channels from data, so that they are said once."""
-        if not isinstance(values, dict) or not isinstance(values.get("data", {}), dict):
+    def _fill_what_follows(cls, values: Any) -> Any:
+        """Fill the settings in `_FOLLOW` from the sections that decide them."""
+        if not isinstance(values, dict):
             return values
-        data, model = values.get("data", {}), values.get("model", {})
-        if not isinstance(model, dict):
+        sections = {name: values.get(name, {}) for name in ("data", "model", "schedule", "diffusion")}
+        if not all(isinstance(section, dict) for section in sections.values()):
             return values
-        follow = {
-            "image_size": data.get("image_size", DataConfig().image_size),
-            "in_channels": data.get("channels", DataConfig().channels),
+        image_size = sections["data"].get("image_size", DataConfig().image_size)
+        model = {
+            "image_size": image_size,
+            "in_channels": sections["data"].get("channels", DataConfig().channels),
+            "learns_variance": sections["diffusion"].get("variance_type") == "learned_range",
         }
-        return {**values, "model": {**follow, **model}}
+        return {
+            **values,
+            "model": {**model, **sections["model"]},
+            "schedule": {"image_size": image_size, **sections["schedule"]},
+        }
 
     @model_validator(mode="after")
-    def _model_fits_data(self) -> Self:
-        if self.model.image_size != self.data.image_size or self.model.in_channels != self.data.channels:
-            raise ValueError("model.image_size and model.in_channels follow data; leave them out")
+    def _sections_agree(self) -> Self:
+        follows = (
+            self.model.image_size == self.data.image_size == self.schedule.image_size
+            and self.model.in_channels == self.data.channels
+            and self.model.learns_variance == (self.diffusion.variance_type == "learned_range")
+        )
+        if not follows:
+            raise ValueError(f"{', '.join(_FOLLOW)} follow other settings; leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _last_step_can_be_learned(self) -> Self:
+        """With no signal left at the last step, neither the noise nor a weight by signal teaches anything there."""
+        if not self.schedule.zero_terminal_snr:
+            return self
+        if self.diffusion.prediction_type in ("epsilon", "edm"):
+            raise ValueError(
+                "schedule.zero_terminal_snr leaves no image in the last step, and from its noise alone none can be "
+                "predicted; expected diffusion.prediction_type v_prediction or sample, and it is "
+                f"{self.diffusion.prediction_type}"
+            )
+        if self.diffusion.loss_weighting == "min_snr":
+            raise ValueError(
+                "diffusion.loss_weighting min_snr gives the last step of schedule.zero_terminal_snr a weight of 0, so "
+                "that it is never learned; expected simple or bound"
+            )
         return self
 
     def to_yaml(self) -> str:
@@ -279,7 +349,7 @@ def _explain(error: ValidationError) -> str:
             sentence = f"{key}: {what} (given: {problem['input']!r})"
         sentences.setdefault(key, sentence)
     if any(key.startswith("data.") for key in sentences):  # what only follows data has been said there
-        sentences = {key: text for key, text in sentences.items() if key not in _FOLLOW_DATA} or sentences
+        sentences = {key: text for key, text in sentences.items() if key not in _FOLLOW} or sentences
     return "; ".join(sentences.values()) + "."
 
 

@@ -107,6 +107,10 @@ def test_dry_runs_write_nothing(way: Path, xraygen_cli: Cli, tmp_path: Path) -> 
         ["train", "--config", "cxr-64", "--data", way / "dataset", "--out", out],
         ["generate", way / "run", "--out", out, "--seeds", "0"],
         ["interpolate", way / "run", "a", "b", "--out", out],
+        ["progressive", way / "run", "--out", out, "--seeds", "0"],
+        ["likelihood", way / "run", "--data", way / "dataset", "--out", out],
+        ["export", way / "run", "--to", "diffusers", "--out", out],
+        ["import", way / "run", "--out", out],
         [
             "audit",
             "--real",

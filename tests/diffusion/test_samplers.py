@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from xraygen.config import DiffusionConfig
 from xraygen.diffusion.gaussian import GaussianDiffusion
-from xraygen.diffusion.samplers import ddim_sample, ddpm_sample, no_noise
+from xraygen.diffusion.samplers import ddim_sample, ddpm_sample, dpmpp_sample, no_noise, unipc_sample
 from xraygen.diffusion.schedule import NoiseSchedule, linear_betas
 from xraygen.errors import UsageError
 from xraygen.seeds import torch_generator
@@ -21,6 +22,19 @@ SHORT = (8, 0.02, 0.4)
 MEAN, STD = 0.1, 0.2
 """Gaussian data: +-1 lies 4.5 standard deviations away, so clipping touches 4 pixels in a million."""
 
+SAMPLERS: dict[str, Callable[..., Tensor]] = {
+    "ddpm": ddpm_sample,
+    "ddim": ddim_sample,
+    "ddim-1": partial(ddim_sample, eta=1.0),
+    "dpmpp": dpmpp_sample,
+    "sde": partial(dpmpp_sample, sde=True),
+    "unipc-1": partial(unipc_sample, order=1),
+    "unipc-2": unipc_sample,
+    "unipc-3": partial(unipc_sample, order=3),
+}
+RANDOM = {"ddpm", "ddim-1", "sde"}
+
+each_sampler = pytest.mark.parametrize("name", SAMPLERS)
 each_prediction = pytest.mark.parametrize("prediction_type", PREDICTIONS)
 each_variance = pytest.mark.parametrize("variance_type", VARIANCES)
 each_start = pytest.mark.parametrize("start", [None, 5, 1, 0])
@@ -171,51 +185,77 @@ def test_doubling_the_implicit_steps_halves_the_error_of_the_deviation(ddpm: Mod
     assert errors[2] < 0.05 * STD
 
 
-@pytest.mark.parametrize(
-    ("sample", "asked"),
-    [(ddpm_sample, [7, 6, 5, 4, 3, 2, 1]), (ddim_sample, [])],
-    ids=["ddpm", "ddim"],
-)
-def test_noise_is_asked_for_each_step_but_the_last(sample: Callable[..., Tensor], asked: list[int]) -> None:
+@each_sampler
+def test_a_random_chain_asks_for_the_noise_of_each_step_but_the_last_and_others_for_none(name: str) -> None:
     seen: list[int] = []
 
     def noise(step: int) -> Tensor:
         seen.append(step)
         return draw(step)
 
-    sample(crooked, diffusion_of(), draw("x_T"), noise)
-    assert seen == asked
+    SAMPLERS[name](crooked, diffusion_of(), draw("x_T"), noise)
+    assert seen == ([7, 6, 5, 4, 3, 2, 1] if name in RANDOM else [])
 
 
-def test_a_random_chain_without_noise_is_refused() -> None:
+@pytest.mark.parametrize("name", sorted(RANDOM))
+def test_a_random_chain_without_noise_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="Step 7 of this chain is random"):
-        ddpm_sample(crooked, diffusion_of(), draw("x_T"), no_noise)
+        SAMPLERS[name](crooked, diffusion_of(), draw("x_T"), no_noise)
 
 
-@pytest.mark.parametrize("sample", [ddpm_sample, ddim_sample], ids=["ddpm", "ddim"])
-def test_watch_sees_every_step_in_order_and_clipped(sample: Callable[..., Tensor]) -> None:
+def test_ancestral_sampling_with_the_large_variance_is_refused_below_all_steps() -> None:
+    full = diffusion_of(variance_type="fixed_large")
+    with pytest.raises(UsageError, match="fixed_large holds only for all timesteps"):
+        full.respace(7)
+    images = ddpm_sample(crooked, full.with_variance("fixed_small").respace(7), draw("x_T"), draw)
+    assert images.isfinite().all()
+
+
+@each_sampler
+@pytest.mark.parametrize("start", [None, 4])
+def test_watch_sees_every_step_in_order_and_clipped(name: str, start: int | None) -> None:
     seen: list[tuple[int, float]] = []
-    images = sample(
+    images = SAMPLERS[name](
         crooked,
         diffusion_of(),
         draw("x_T"),
         draw,
+        start=start,
         watch=lambda step, pred_xstart: seen.append((step, float(pred_xstart.abs().max()))),
     )
-    assert [step for step, _ in seen] == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert [step for step, _ in seen] == list(range(7 if start is None else start, -1, -1))
     assert max(largest for _, largest in seen) == 1  # otherwise nothing was clipped
     assert float(images.abs().max()) <= 1 + 1e-12  # the last mean is pred_xstart, up to a rounding
 
 
-@pytest.mark.parametrize("sample", [ddpm_sample, ddim_sample], ids=["ddpm", "ddim"])
-def test_an_image_is_the_same_alone_and_in_a_batch(sample: Callable[..., Tensor]) -> None:
-    together = sample(crooked, diffusion_of(), draw("x_T"), draw)
-    alone = sample(crooked, diffusion_of(), draw("x_T")[1:], lambda step: draw(step)[1:])
+@each_sampler
+def test_clipping_is_left_off_on_request_and_does_nothing_where_nothing_is_beyond(name: str) -> None:
+    def largest(model: Callable[[Tensor, Tensor], Tensor], **settings: bool) -> tuple[float, Tensor]:
+        seen: list[float] = []
+        images = SAMPLERS[name](
+            model,
+            diffusion_of(prediction_type="sample"),
+            draw("x_T"),
+            draw,
+            watch=lambda _, x: seen.append(float(x.abs().max())),
+            **settings,
+        )
+        return max(seen), images
+
+    assert largest(lambda x_t, t: 3 * crooked(x_t, t))[0] == 1
+    assert 2 < largest(lambda x_t, t: 3 * crooked(x_t, t), clip=False)[0] <= 3
+    assert torch.equal(largest(crooked)[1], largest(crooked, clip=False)[1])
+
+
+@each_sampler
+def test_an_image_is_the_same_alone_and_in_a_batch(name: str) -> None:
+    together = SAMPLERS[name](crooked, diffusion_of(), draw("x_T"), draw)
+    alone = SAMPLERS[name](crooked, diffusion_of(), draw("x_T")[1:], lambda step: draw(step)[1:])
     assert torch.equal(together[1:], alone)
 
 
-@pytest.mark.parametrize("sample", [ddpm_sample, ddim_sample], ids=["ddpm", "ddim"])
-def test_the_network_is_told_the_original_timesteps(sample: Callable[..., Tensor]) -> None:
+@each_sampler
+def test_the_network_is_told_the_original_timesteps_once_per_step(name: str) -> None:
     told: list[list[int]] = []
 
     def model(x_t: Tensor, t: Tensor) -> Tensor:
@@ -223,14 +263,14 @@ def test_the_network_is_told_the_original_timesteps(sample: Callable[..., Tensor
         return x_t
 
     respaced = diffusion_of((1000, 1e-4, 0.02), variance_type="fixed_small").respace(4)
-    sample(model, respaced, draw("x_T"), draw)
+    SAMPLERS[name](model, respaced, draw("x_T"), draw)
     assert told == [[999, 999], [666, 666], [333, 333], [0, 0]]
 
 
-@pytest.mark.parametrize("sample", [ddpm_sample, ddim_sample], ids=["ddpm", "ddim"])
-def test_sampling_needs_no_gradient_and_keeps_float32(sample: Callable[..., Tensor]) -> None:
+@each_sampler
+def test_sampling_needs_no_gradient_and_keeps_float32(name: str) -> None:
     weight = torch.ones((), requires_grad=True)
-    images = sample(
+    images = SAMPLERS[name](
         lambda x_t, t: weight * crooked(x_t, t),
         diffusion_of(),
         draw("x_T").float(),

@@ -148,17 +148,82 @@ def test_steps_that_the_schedule_does_not_have_are_refused(steps: int) -> None:
     [
         torch.tensor([0.1, 0.2]),
         torch.tensor([[0.1], [0.2]], dtype=torch.float64),
-        torch.tensor([0.1, 1.0], dtype=torch.float64),
+        torch.tensor([0.1, 1.01], dtype=torch.float64),
         torch.tensor([0.0, 0.1], dtype=torch.float64),
         torch.tensor([0.1, float("nan")], dtype=torch.float64),
     ],
-    ids=["float32", "matrix", "one", "zero", "nan"],
+    ids=["float32", "matrix", "above one", "zero", "nan"],
 )
 def test_betas_that_are_no_variances_are_refused(betas: torch.Tensor) -> None:
-    with pytest.raises(UsageError, match="every entry between 0 and 1"):
+    with pytest.raises(UsageError, match="every entry above 0 and up to 1"):
         NoiseSchedule.from_betas(betas)
 
 
 def test_a_schedule_is_frozen() -> None:
     with pytest.raises(AttributeError, match="cannot assign"):
         PAPER.betas = torch.zeros(3, dtype=torch.float64)  # type: ignore[misc]  # what is under test
+
+
+@pytest.fixture(scope="module")
+def slow(reference: Callable[[str], ModuleType]) -> ModuleType:
+    return reference("schedules")
+
+
+@pytest.mark.parametrize("steps", [7, 1000])
+def test_the_sigmoid_equals_the_reference(slow: ModuleType, steps: int) -> None:
+    schedule = NoiseSchedule.from_config(ScheduleConfig(kind="sigmoid", num_timesteps=steps))
+    # 1e-12: a beta is 1 less a ratio near 1, which costs four digits.
+    np.testing.assert_allclose(schedule.betas.numpy(), slow.sigmoid_betas(steps), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [2, 18, 1000])
+def test_the_levels_of_edm_equal_the_reference(slow: ModuleType, steps: int) -> None:
+    schedule = NoiseSchedule.from_config(ScheduleConfig(kind="edm", num_timesteps=steps))
+    sigmas = slow.edm_sigmas(steps)
+    np.testing.assert_allclose(schedule.alphas_cumprod.numpy(), slow.edm_abars(sigmas), rtol=1e-12)
+    # sigma = 0.002 is found again from 1 - alphas_cumprod = 4e-6, of which float64 keeps ten digits.
+    np.testing.assert_allclose(schedule.sigmas.numpy(), sigmas, rtol=1e-9)
+
+
+def test_edm_over_fewer_steps_is_edm_of_fewer_steps(slow: ModuleType) -> None:
+    whole = NoiseSchedule.from_config(ScheduleConfig(kind="edm", num_timesteps=961))
+    np.testing.assert_allclose(whole.respace(17).sigmas.numpy(), slow.edm_sigmas(17), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("size", [32, 64, 256, 1024])
+def test_the_shift_equals_the_reference(slow: ModuleType, kind: str, size: int) -> None:
+    plain = ScheduleConfig.model_validate({"kind": kind, "image_size": size})
+    shifted = NoiseSchedule.from_config(plain.model_copy(update={"reference_size": 64}))
+    before = NoiseSchedule.from_config(plain)
+    expected = slow.resolution_shift(before.alphas_cumprod.numpy(), size, 64)
+    np.testing.assert_allclose(shifted.alphas_cumprod.numpy(), expected, rtol=1e-12)
+    # Twice the side, a quarter of the signal-to-noise ratio; 1e-9 as 1 - alphas_cumprod cancels.
+    np.testing.assert_allclose((shifted.snr / before.snr).numpy(), (64 / size) ** 2, rtol=1e-9)
+
+
+def test_the_shift_of_an_oblong_goes_by_its_area() -> None:
+    oblong = NoiseSchedule.from_config(ScheduleConfig(reference_size=64, image_size=(256, 64)))
+    square = NoiseSchedule.from_config(ScheduleConfig(reference_size=64, image_size=128))
+    assert torch.equal(oblong.betas, square.betas)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid"])
+def test_zero_terminal_snr_equals_the_reference(slow: ModuleType, kind: str) -> None:
+    plain = ScheduleConfig.model_validate({"kind": kind})
+    rescaled = NoiseSchedule.from_config(plain.model_copy(update={"zero_terminal_snr": True}))
+    expected = slow.zero_terminal_snr(NoiseSchedule.from_config(plain).betas.numpy())
+    np.testing.assert_allclose(rescaled.betas.numpy(), expected, rtol=0, atol=1e-12)
+    assert float(rescaled.betas[-1]) == 1
+    assert float(rescaled.alphas_cumprod[-1]) == 0
+    assert float(rescaled.respace(5).alphas_cumprod[-1]) == 0
+
+
+def test_a_schedule_that_loses_the_image_too_early_is_refused() -> None:
+    with pytest.raises(UsageError, match="Only the last step"):
+        NoiseSchedule.from_betas(torch.tensor([0.1, 1.0, 0.5], dtype=torch.float64))
+
+
+def test_alphas_cumprod_that_rise_are_refused() -> None:
+    with pytest.raises(UsageError, match="falls from entry to entry"):
+        NoiseSchedule.from_alphas_cumprod(torch.tensor([0.5, 0.6], dtype=torch.float64))

@@ -11,8 +11,9 @@ from xraygen.atomic import sha256_of
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.reader import read_film
 from xraygen.progress import Progress
-from xraygen.synthesis.generate import SamplerSettings, generate
+from xraygen.synthesis.generate import generate
 from xraygen.synthesis.noise import SeededNoise
+from xraygen.synthesis.sampling import SamplerSettings
 
 FAST = SamplerSettings(sampler="ddim", steps=4, batch_size=4)
 

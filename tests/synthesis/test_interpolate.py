@@ -9,8 +9,8 @@ from xraygen.dataset.store import open_dataset
 from xraygen.errors import FilmError, UsageError
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
-from xraygen.synthesis.generate import SamplerSettings
 from xraygen.synthesis.interpolate import InterpolateSettings, Mode, interpolate
+from xraygen.synthesis.sampling import SamplerSettings
 
 FAST = SamplerSettings(sampler="ddim", steps=10, batch_size=5)
 MODES: list[Mode] = ["paper", "shared-noise"]

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from xraygen.config import RunConfig
+from xraygen.config import DiffusionConfig, RunConfig
 from xraygen.dataset.store import open_dataset
+from xraygen.diffusion.gaussian import GaussianDiffusion
+from xraygen.diffusion.schedule import NoiseSchedule, linear_betas
 from xraygen.errors import FolderError, UsageError, XraygenError
 from xraygen.progress import Progress
 from xraygen.training.batches import Batches
@@ -17,6 +19,7 @@ from xraygen.training.logging import read_log
 from xraygen.training.loop import learning_rate_at, train
 
 TinyConfig = Callable[..., RunConfig]
+DIFFUSION = GaussianDiffusion(NoiseSchedule.from_betas(linear_betas(20, 1e-4, 0.02)), DiffusionConfig())
 
 
 def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
@@ -147,7 +150,7 @@ def test_a_log_line_cut_short_by_a_kill_is_dropped(tiny_run: Path, tmp_path: Pat
 def test_every_film_is_seen_once_per_epoch(tiny_dataset: Path) -> None:
     dataset = open_dataset(tiny_dataset)
     rows = dataset.indices("train")
-    batches = Batches(dataset, rows, batch_size=8, num_timesteps=20, seed=0)
+    batches = Batches(dataset, rows, batch_size=8, diffusion=DIFFUSION, seed=0)
     for epoch in range(2):
         seen = sorted(row for step in range(4 * epoch, 4 * epoch + 4) for row in batches.rows_at(step))
         assert seen == rows.tolist()
@@ -157,7 +160,7 @@ def test_every_film_is_seen_once_per_epoch(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize("processes", [2, 3, 8])
 def test_shares_of_several_processes_make_up_the_batch_of_one(tiny_dataset: Path, processes: int) -> None:
     dataset = open_dataset(tiny_dataset)
-    batches = Batches(dataset, dataset.indices("train"), batch_size=8, num_timesteps=20, seed=0, flip=True)
+    batches = Batches(dataset, dataset.indices("train"), batch_size=8, diffusion=DIFFUSION, seed=0, flip=True)
     whole = batches.at(5)
     shares = [batches.at(5, process, processes) for process in range(processes)]
     for part, expected in zip(zip(*shares, strict=True), whole, strict=True):

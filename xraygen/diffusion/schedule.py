@@ -4,7 +4,7 @@ T timesteps, K <= T of them kept; index 0 is the least noisy.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -27,6 +27,37 @@ def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 
 
+def sigmoid_betas(num_timesteps: int, max_beta: float = 0.999) -> Tensor:
+    """Betas whose cumulative alpha falls like a sigmoid from -3 to 3 (Jabri et al. 2022, alg. 3). Float64 `(T,)`."""
+    values = torch.linspace(-3, 3, num_timesteps + 1, dtype=torch.float64).sigmoid()
+    alpha_bar = (values[-1] - values) / (values[-1] - values[0])  # (T + 1,), from 1 to 0
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
+
+
+def edm_sigmas(num_timesteps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Noise levels in equal steps of their rho-th root (Karras et al. 2022, eq. 5). Float64 `(T,)`, rising."""
+    roots = torch.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), num_timesteps, dtype=torch.float64)
+    sigmas: Tensor = roots**rho
+    return sigmas
+
+
+def alphas_cumprod_from_sigmas(sigmas: Tensor) -> Tensor:
+    """x_0 + sigma eps, scaled to variance 1: alphas_cumprod = 1 / (1 + sigma^2) (Song et al. 2021, app. B)."""
+    return 1 / (1 + sigmas**2)
+
+
+def shift_snr(alphas_cumprod: Tensor, factor: float) -> Tensor:
+    """Multiply the signal-to-noise ratio by (reference / size)^2 (Hoogeboom et al. 2023, sec. 3.1)."""
+    return factor * alphas_cumprod / (1 - alphas_cumprod + factor * alphas_cumprod)
+
+
+def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """Stretch sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2024, algorithm 1)."""
+    root = alphas_cumprod.sqrt()
+    rescaled: Tensor = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return rescaled
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """The tables of Ho et al. 2020, sec. 2 and 3, each float64 `(K,)`.
@@ -47,10 +78,27 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> Self:
-        """The schedule of these betas, float64 `(T,)`, each in (0, 1)."""
-        if betas.dtype != torch.float64 or betas.ndim != 1 or not ((betas > 0) & (betas < 1)).all():
-            raise UsageError("betas must be a float64 vector with every entry between 0 and 1.")
-        alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        """The schedule of these betas, float64 `(T,)`, each in (0, 1); the last may be 1."""
+        if betas.dtype != torch.float64 or betas.ndim != 1 or not ((betas > 0) & (betas <= 1)).all():
+            raise UsageError("betas must be a float64 vector with every entry above 0 and up to 1.")
+        return cls._of(betas, torch.cumprod(1 - betas, dim=0))
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Tensor) -> Self:
+        """The schedule that passes through these alphas_cumprod, float64 `(T,)`, falling inside [0, 1)."""
+        betas = 1 - alphas_cumprod / _shifted(alphas_cumprod)
+        if alphas_cumprod.dtype != torch.float64 or alphas_cumprod.ndim != 1 or not (betas > 0).all():
+            raise UsageError(
+                "alphas_cumprod must be a float64 vector that falls from entry to entry, from below 1."
+            )
+        return cls._of(betas, alphas_cumprod)
+
+    @classmethod
+    def _of(cls, betas: Tensor, alphas_cumprod: Tensor) -> Self:
+        if (alphas_cumprod[:-1] <= 0).any():
+            raise UsageError(
+                "Only the last step of a schedule may have no signal left; one before it has none."
+            )
         return cls(
             betas=betas,
             alphas_cumprod=alphas_cumprod,
@@ -61,10 +109,31 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: ScheduleConfig) -> Self:
-        """The schedule that a configuration describes."""
-        if config.kind == "cosine":
-            return cls.from_betas(cosine_betas(config.num_timesteps))
-        return cls.from_betas(linear_betas(config.num_timesteps, config.beta_start, config.beta_end))
+        """The schedule that a configuration describes: its kind, then the shift, then zero terminal SNR."""
+        schedule = cls._of_kind(config)
+        if config.reference_size is not None:
+            size = config.image_size
+            pixels = size**2 if isinstance(size, int) else size[0] * size[1]
+            schedule = cls.from_alphas_cumprod(
+                shift_snr(schedule.alphas_cumprod, config.reference_size**2 / pixels)
+            )
+        if config.zero_terminal_snr:
+            schedule = cls.from_alphas_cumprod(rescale_zero_terminal_snr(schedule.alphas_cumprod))
+        return schedule
+
+    @classmethod
+    def _of_kind(cls, config: ScheduleConfig) -> Self:
+        steps = config.num_timesteps
+        match config.kind:
+            case "linear":
+                return cls.from_betas(linear_betas(steps, config.beta_start, config.beta_end))
+            case "cosine":
+                return cls.from_betas(cosine_betas(steps))
+            case "sigmoid":
+                return cls.from_betas(sigmoid_betas(steps))
+            case "edm":
+                sigmas = edm_sigmas(steps, config.sigma_min, config.sigma_max, config.rho)
+                return cls.from_alphas_cumprod(alphas_cumprod_from_sigmas(sigmas))
 
     def respace(self, steps: int) -> Self:
         """Keep `steps` of the timesteps, evenly spaced and the last always among them.
@@ -86,15 +155,8 @@ class NoiseSchedule:
         if steps == length:
             return self
         kept = torch.linspace(length - 1, 0, steps, dtype=torch.float64).round().long().flip(0)
-        alphas_cumprod = self.alphas_cumprod[kept]
-        alphas_cumprod_prev = _shifted(alphas_cumprod)
-        return type(self)(
-            betas=1 - alphas_cumprod / alphas_cumprod_prev,
-            alphas_cumprod=alphas_cumprod,
-            alphas_cumprod_prev=alphas_cumprod_prev,
-            timesteps=self.timesteps[kept],
-            num_timesteps=self.num_timesteps,
-        )
+        shorter = type(self).from_alphas_cumprod(self.alphas_cumprod[kept])
+        return replace(shorter, timesteps=self.timesteps[kept], num_timesteps=self.num_timesteps)
 
     @property
     def alphas(self) -> Tensor:
@@ -105,6 +167,11 @@ class NoiseSchedule:
     def posterior_variance(self) -> Tensor:
         """Variance of q(x_{t-1} | x_t, x_0); 0 at t = 0 (Ho et al. 2020, eq. 7)."""
         return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise beside an image of size 1, sqrt((1 - alphas_cumprod) / alphas_cumprod) (Karras et al. 2022)."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
 
     @property
     def snr(self) -> Tensor:

@@ -94,18 +94,18 @@ class UNet(nn.Module):
                 self.up.append(Upsample(channels))
 
         self.norm_out = group_norm(channels)
-        self.conv_out = conv(channels, patched, scale=ALMOST_ZERO)
+        self.conv_out = conv(channels, 2 * patched if config.learns_variance else patched, scale=ALMOST_ZERO)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: None = None) -> Tensor:
         """Predict from noisy images.
 
         Args:
             x_t: Noisy images, `(B, C, H, W)`, float.
-            t: Timestep of each image, `(B,)`, int64, 0 the least noisy.
+            t: Timestep of each image, `(B,)`, int64, 0 the least noisy; or another number that says the noise.
             condition: None: this network knows no conditions.
 
         Returns:
-            Prediction, `(B, C, H, W)`.
+            Prediction, `(B, C, H, W)`; `(B, 2 C, H, W)` if the network learns the variance too.
         """
         patch = self.config.patch_size
         embedding = self.time(timestep_embedding(t, self.config.channels))  # (B, D)
@@ -122,5 +122,5 @@ class UNet(nn.Module):
                 if isinstance(layer, _Stage)
                 else layer(x)
             )
-        out = self.conv_out(functional.silu(self.norm_out(x)))  # (B, C patch^2, H / patch, W / patch)
-        return functional.pixel_shuffle(out, patch)  # (B, C, H, W)
+        out = self.conv_out(functional.silu(self.norm_out(x)))  # (B, C' patch^2, H / patch, W / patch)
+        return functional.pixel_shuffle(out, patch)  # (B, C', H, W)

@@ -10,44 +10,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from xraygen.atomic import remove_leftovers, sha256_of, sole_writer, write_json, write_text
 from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
-from xraygen.diffusion.samplers import ddim_sample, ddpm_sample
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
 from xraygen.films.writers import SyntheticAttributes, write_png, write_synthetic_dicom
 from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report, silent
-from xraygen.ranges import Stored, model_to_stored
+from xraygen.ranges import Stored
 from xraygen.synthesis.card import data_set_card
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, provenance
+from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.training.checkpoint import load_run, newest_checkpoint
 
-SamplerName = Literal["ddpm", "ddim"]
 _PREVIEW_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How images are made from noise.
-
-    Attributes:
-        sampler: ddpm (ancestral, Ho et al. 2020) or ddim (Song et al. 2021).
-        steps: Evaluations of the network per image; None takes 50 for ddim and all of them for ddpm.
-        eta: Randomness of ddim: 0 none, 1 as much as the posterior.
-        batch_size: Images computed together. The last batch is padded to it, since torch's kernels give other
-            bits at other shapes; so it is part of an image's provenance.
-    """
-
-    sampler: SamplerName = "ddim"
-    steps: int | None = None
-    eta: float = 0.0
-    batch_size: int = 16
 
 
 @dataclass(frozen=True)
@@ -125,27 +105,7 @@ def sample_batch(
     padded = [*seeds, *[seeds[-1]] * (settings.batch_size - len(seeds))]
     noise = SeededNoise(padded, shape, device)
     x_t = noise.draw()  # (B, C, H, W)
-    if settings.sampler == "ddpm":
-        x = ddpm_sample(model, diffusion, x_t, noise)
-    else:
-        x = ddim_sample(model, diffusion, x_t, noise, eta=settings.eta)
-    return as_stored(x)[: len(seeds)]
-
-
-def as_stored(x: Tensor) -> Stored:
-    """Model range `(B, C, H, W)` to 16-bit `[B, H, W]` for films, 8-bit `[B, H, W, 3]` for colour."""
-    if x.shape[1] == 1:
-        return model_to_stored(x[:, 0], 16)
-    return model_to_stored(x.permute(0, 2, 3, 1), 8)
-
-
-def sampling_diffusion(diffusion: GaussianDiffusion, settings: SamplerSettings) -> GaussianDiffusion:
-    """The RUN's diffusion over the steps that the settings ask for."""
-    timesteps = diffusion.schedule.num_timesteps
-    steps = settings.steps or (timesteps if settings.sampler == "ddpm" else min(50, timesteps))
-    if settings.sampler == "ddim":
-        diffusion = diffusion.with_variance("fixed_small")  # ddim has a variance of its own, eta's
-    return diffusion.respace(steps)
+    return as_stored(sample(model, diffusion, x_t, noise, settings))[: len(seeds)]
 
 
 def image_path(out: Path, seed: int, file_format: str) -> Path:

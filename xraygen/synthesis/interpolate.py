@@ -15,7 +15,6 @@ from xraygen.dataset.store import open_dataset
 from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.interpolation import interpolate_paper, interpolate_shared_noise
-from xraygen.diffusion.samplers import ddim_sample, ddpm_sample
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.grids import tile, write_gif
 from xraygen.films.transforms import PrepareSettings, prepare_film
@@ -24,8 +23,8 @@ from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_model
 from xraygen.seeds import torch_generator
-from xraygen.synthesis.generate import SamplerSettings, as_stored, sampling_diffusion
 from xraygen.synthesis.provenance import agreed_provenance, provenance
+from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.training.checkpoint import load_run, newest_checkpoint
 
 Mode = Literal["paper", "shared-noise"]
@@ -171,10 +170,7 @@ def _decode(
     report(Progress("interpolate", 0, len(x_t)))
     decoded: list[Tensor] = []
     for part in torch.split(x_t, sampler.batch_size):
-        if sampler.sampler == "ddpm":
-            decoded.append(ddpm_sample(model, chain, part, shared_noise, start=start))
-        else:
-            decoded.append(ddim_sample(model, chain, part, shared_noise, eta=sampler.eta, start=start))
+        decoded.append(sample(model, chain, part, shared_noise, sampler, start=start))
         report(Progress("interpolate", sum(map(len, decoded)), len(x_t)))
     return torch.cat(decoded)
 

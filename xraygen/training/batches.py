@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xraygen.dataset.store import Dataset
+from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.ranges import stored_to_model
 from xraygen.seeds import numpy_generator, torch_generator
 
@@ -29,7 +30,7 @@ class Batches:
         dataset: Open DATASET.
         rows: Rows of it that are trained on, int64.
         batch_size: Images per step over all processes.
-        num_timesteps: T.
+        diffusion: Draws the timesteps.
         seed: Seed of the run.
         flip: Flip each image left to right with probability one half.
     """
@@ -37,7 +38,7 @@ class Batches:
     dataset: Dataset
     rows: NDArray[np.int64]
     batch_size: int
-    num_timesteps: int
+    diffusion: GaussianDiffusion
     seed: int
     flip: bool = False
 
@@ -56,7 +57,7 @@ class Batches:
         share = slice(self.batch_size * process // processes, self.batch_size * (process + 1) // processes)
         x_start = as_model_input(self.dataset, self.rows_at(step)[share])
         generator = torch_generator(self.seed, "batch", step)
-        t = torch.randint(self.num_timesteps, (self.batch_size,), generator=generator)[share]
+        t = self.diffusion.draw_timesteps(self.batch_size, generator)[share]
         flipped = torch.rand(self.batch_size, generator=generator)[share] < 0.5
         noise = torch.randn((self.batch_size, *x_start.shape[1:]), generator=generator)[share]
         if self.flip:

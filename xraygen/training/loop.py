@@ -131,7 +131,7 @@ class _Training:
             dataset,
             rows,
             config.train.batch_size,
-            config.schedule.num_timesteps,
+            self.diffusion,
             config.train.seed,
             config.data.horizontal_flip,
         )
@@ -268,7 +268,7 @@ class _Training:
         rows = rows[:: max(1, len(rows) // _VALIDATION_IMAGES)][:_VALIDATION_IMAGES]
         generator = torch_generator(self.config.train.seed, "validation")
         x_start = as_model_input(dataset, rows)
-        t = torch.randint(self.config.schedule.num_timesteps, (len(rows),), generator=generator)
+        t = self.diffusion.draw_timesteps(len(rows), generator)
         return self._on_device(Batch(x_start, t, torch.randn(x_start.shape, generator=generator)))
 
     def _on_device(self, batch: Batch) -> Batch:
