@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow demo clean
+.PHONY: help setup check format test slow numerics demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,12 @@ test: $(STAMP)  ## the tests
 
 slow: $(STAMP)  ## the proofs that take minutes: kill tests, long chains
 	$(BIN)/pytest -m slow
+
+numerics: export XRAYGEN_MEASURED = $(VENV)/measured.txt
+numerics: $(STAMP)  ## measure how far xraygen is from every reference, into docs/concepts/numerics.md
+	rm -f $(XRAYGEN_MEASURED)
+	$(BIN)/pytest --quiet tests/diffusion tests/parity tests/interop
+	$(BIN)/python docs/measure_numerics.py $(XRAYGEN_MEASURED)
 
 DEMO := demo
 SEEDS := 0-255

@@ -73,7 +73,17 @@ def test_every_preset_loads_and_survives_being_written(preset: str, tmp_path: Pa
 
 
 def test_the_promised_presets_ship() -> None:
-    promised = {"phantom-32", "cxr-64", "cxr-128", "cxr-256", "cxr-512", "cifar10", "celebahq-256"}
+    promised = {
+        "phantom-32",
+        "cxr-64",
+        "cxr-64-edm",
+        "cxr-64-likelihood",
+        "cxr-128",
+        "cxr-256",
+        "cxr-512",
+        "cifar10",
+        "celebahq-256",
+    }
     assert promised == set(preset_names())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PRESETS = {"cifar10", "celebahq-256", "cxr-64", "cxr-128", "cxr-256", "cxr-512", "phantom-32"}
+PRESETS = {path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")}
 
 
 def listed_packages() -> set[str]:

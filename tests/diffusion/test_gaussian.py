@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,7 @@ SHAPE = (2, 1, 3, 5)
 each_t = pytest.mark.parametrize("t", [0, 1, 2, 249, 500, 998, 999])
 each_kind = pytest.mark.parametrize("kind", ["linear", "cosine"])
 each_dtype = pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    # Float64 adds a rounding or two to the reference; float32 has 24 bits, 6e-8 of numbers below 5.
-    [(torch.float64, 1e-12), (torch.float32, 1e-6)],
-    ids=["float64", "float32"],
+    ("dtype", "suffix"), [(torch.float64, ""), (torch.float32, "-float32")], ids=["float64", "float32"]
 )
 
 
@@ -60,25 +58,26 @@ def assert_close(actual: Tensor, expected: np.ndarray, tolerance: float) -> None
 @each_kind
 @each_dtype
 def test_q_sample_equals_the_reference(
-    ddpm: ModuleType, kind: str, t: int, dtype: torch.dtype, tolerance: float
+    ddpm: ModuleType, numerics: Any, kind: str, t: int, dtype: torch.dtype, suffix: str
 ) -> None:
     x, noise = images("x", dtype), draw("noise", dtype)
     x_t = diffusion_of(kind).q_sample(x, at(t), noise)
     assert x_t.dtype == dtype
     expected = ddpm.q_sample(slow_betas(ddpm, kind), x.double().numpy(), t, noise.double().numpy())
-    assert_close(x_t, expected, tolerance)
+    numerics.check(f"q-sample{suffix}", x_t, expected)
 
 
 @each_t
 @each_kind
 @each_dtype
 def test_the_posterior_equals_the_reference(
-    ddpm: ModuleType, kind: str, t: int, dtype: torch.dtype, tolerance: float
+    ddpm: ModuleType, numerics: Any, kind: str, t: int, dtype: torch.dtype, suffix: str
 ) -> None:
     x, x_t, betas = images("x", dtype), draw("x_t", dtype), slow_betas(ddpm, kind)
     mean, variance = diffusion_of(kind).q_posterior_mean_variance(x, x_t, at(t))
     assert mean.dtype == dtype
-    assert_close(mean, ddpm.posterior_mean(betas, x.double().numpy(), x_t.double().numpy(), t), tolerance)
+    expected = ddpm.posterior_mean(betas, x.double().numpy(), x_t.double().numpy(), t)
+    numerics.check(f"posterior{suffix}", mean, expected)
     assert variance.shape == (SHAPE[0], 1, 1, 1)
     # Float64 whatever the images are.
     assert_close(variance.flatten()[:1], np.array([ddpm.posterior_variance(betas, t)]), 1e-12)
@@ -139,7 +138,7 @@ def test_noise_of_another_shape_is_refused_before_it_broadcasts() -> None:
 
 @each_t
 @each_kind
-def test_conversions_equal_the_reference(ddpm: ModuleType, kind: str, t: int) -> None:
+def test_conversions_equal_the_reference(ddpm: ModuleType, numerics: Any, kind: str, t: int) -> None:
     diffusion, betas = diffusion_of(kind), slow_betas(ddpm, kind)
     x_t, eps, x = draw("x_t"), draw("eps"), images("x")
     pairs = [
@@ -161,8 +160,7 @@ def test_conversions_equal_the_reference(ddpm: ModuleType, kind: str, t: int) ->
         ),
     ]
     for measured, expected in pairs:
-        # Relative where 1 / sqrt(abar) blows up (to 2e4 at the cosine's end), absolute elsewhere.
-        np.testing.assert_allclose(measured.numpy(), expected, rtol=1e-11, atol=1e-12)
+        numerics.check("conversions", measured, expected)
 
 
 @pytest.mark.parametrize("t", list(range(0, 1000, 37)))
@@ -185,12 +183,14 @@ def test_eps_to_x_start_to_v_to_eps_is_the_identity(ddpm: ModuleType, kind: str,
 
 @pytest.mark.parametrize("variance_type", VARIANCES)
 @each_kind
-def test_model_log_variance_equals_the_reference(ddpm: ModuleType, kind: str, variance_type: str) -> None:
+def test_model_log_variance_equals_the_reference(
+    ddpm: ModuleType, numerics: Any, kind: str, variance_type: str
+) -> None:
     slow = getattr(ddpm, f"{variance_type}_log_variance")
     some = [0, 1, 2, *range(3, 999, 83), 998, 999]
     expected = [slow(slow_betas(ddpm, kind), t) for t in some]
     measured = diffusion_of(kind, variance_type=variance_type).model_log_variance()[some]
-    assert_close(measured, np.array(expected), 1e-10)  # 1 - abar cancels digits, and log is relative
+    numerics.check("log-variance", measured, expected)
 
 
 @pytest.mark.parametrize("variance_type", VARIANCES)
@@ -202,7 +202,7 @@ def test_the_first_log_variance_is_the_second_posteriors(variance_type: str) -> 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @each_t
 def test_p_mean_variance_is_the_posterior_of_the_clipped_prediction(
-    ddpm: ModuleType, prediction_type: str, t: int
+    ddpm: ModuleType, numerics: Any, prediction_type: str, t: int
 ) -> None:
     betas, x_t = slow_betas(ddpm), draw("x_t")
     diffusion = diffusion_of(prediction_type=prediction_type, variance_type="fixed_small")
@@ -214,8 +214,8 @@ def test_p_mean_variance_is_the_posterior_of_the_clipped_prediction(
         "v_prediction": ddpm.xstart_from_v(betas, x_t.numpy(), t, output.numpy()),
     }
     pred_xstart = np.clip(from_output[prediction_type], -1, 1)
-    assert_close(step.pred_xstart, pred_xstart, 1e-11)
-    assert_close(step.mean, ddpm.posterior_mean(betas, pred_xstart, x_t.numpy(), t), 1e-11)
+    numerics.check("reverse-step", step.pred_xstart, pred_xstart)
+    numerics.check("reverse-step", step.mean, ddpm.posterior_mean(betas, pred_xstart, x_t.numpy(), t))
     assert step.log_variance.flatten()[0] == diffusion.model_log_variance()[t]
 
 
@@ -232,7 +232,7 @@ def test_clipping_can_be_left_out() -> None:
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @each_t
 def test_training_losses_equal_the_reference(
-    ddpm: ModuleType, prediction_type: str, weighting: str, t: int
+    ddpm: ModuleType, numerics: Any, prediction_type: str, weighting: str, t: int
 ) -> None:
     betas, x, noise = slow_betas(ddpm), images("x"), draw("noise")
     diffusion = diffusion_of(prediction_type=prediction_type, loss_weighting=weighting, min_snr_gamma=5)
@@ -245,7 +245,7 @@ def test_training_losses_equal_the_reference(
     }[prediction_type]
     weight = 1.0 if weighting == "simple" else ddpm.min_snr_weight(betas, t, prediction_type, 5.0)
     assert losses.shape == (SHAPE[0],)
-    np.testing.assert_allclose(losses.numpy(), weight * ddpm.simple_loss(target, output), rtol=1e-10)
+    numerics.check("training-losses", losses, weight * ddpm.simple_loss(target, output))
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)

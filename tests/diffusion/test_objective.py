@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_the_preconditioning_is_that_of_table_1(solvers: ModuleType, sigma: floa
 
 
 @pytest.mark.parametrize("t", [0, 20, 49])
-def test_the_edm_network_is_asked_and_read_as_karras_does(solvers: ModuleType, t: int) -> None:
+def test_the_edm_network_is_asked_and_read_as_karras_does(solvers: ModuleType, numerics: Any, t: int) -> None:
     diffusion, seen = edm_diffusion(sigma_data=0.4), []
     sigma = float(diffusion.schedule.sigmas[t])
 
@@ -74,19 +75,21 @@ def test_the_edm_network_is_asked_and_read_as_karras_does(solvers: ModuleType, t
     x_t = x / math.sqrt(1 + sigma**2)
     ours = diffusion.denoise(network, x_t, torch.full((2,), t), clip=False)
     theirs = solvers.edm_denoise(lambda inner, noise: np.tanh(2 * inner), x.numpy(), sigma, 0.4)
-    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-9, atol=1e-12)
+    numerics.check("edm", ours, theirs)
     assert float(seen[0][0].std()) == pytest.approx(1, abs=0.3)  # 32 numbers of variance 1
     assert seen[0][1].tolist() == pytest.approx([math.log(sigma) / 4] * 2)
 
 
 @pytest.mark.parametrize("t", [0, 25, 49])
-def test_the_edm_loss_is_karras_weight_times_the_error_of_the_image(solvers: ModuleType, t: int) -> None:
+def test_the_edm_loss_is_karras_weight_times_the_error_of_the_image(
+    solvers: ModuleType, numerics: Any, t: int
+) -> None:
     diffusion, x_start, noise = edm_diffusion(), draw(0).tanh(), draw(1)
     sigma = float(diffusion.schedule.sigmas[t])
     ours = diffusion.training_losses(lambda x, told: torch.sin(x), x_start, torch.full((2,), t), noise)
     denoised = solvers.edm_denoise(lambda x, told: np.sin(x), x_start.numpy() + sigma * noise.numpy(), sigma)
     error = ((denoised - x_start.numpy()) ** 2).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(ours.numpy(), solvers.edm_loss_weight(sigma) * error, rtol=1e-8)
+    numerics.check("edm", ours, solvers.edm_loss_weight(sigma) * error)
 
 
 def test_an_edm_network_with_unit_data_predicts_minus_v() -> None:
@@ -141,15 +144,15 @@ def two_headed(x_t: Tensor, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("t", [0, 1, 500, 999])
-def test_the_learned_variance_equals_the_reference(slow: ModuleType, t: int) -> None:
+def test_the_learned_variance_equals_the_reference(slow: ModuleType, numerics: Any, t: int) -> None:
     diffusion, x_t = diffusion_of(variance_type="learned_range"), draw(0)
     step = diffusion.p_mean_variance(two_headed, x_t, torch.full((2,), t))
     expected = slow.learned_range_log_variance(PAPER.betas.numpy(), t, (np.sin(2 * x_t.numpy()) + 1) / 2)
-    np.testing.assert_allclose(step.log_variance.numpy(), expected, rtol=1e-11)
+    numerics.check("log-variance", step.log_variance, expected)
 
 
 @pytest.mark.parametrize("t", [0, 1, 500])
-def test_the_hybrid_loss_equals_the_reference(slow: ModuleType, t: int) -> None:
+def test_the_hybrid_loss_equals_the_reference(slow: ModuleType, numerics: Any, t: int) -> None:
     """Nichol & Dhariwal: L_simple + 0.001 L_vlb, where T L_t at a uniform t stands for L_vlb."""
     diffusion, noise = diffusion_of(variance_type="learned_range"), draw(1)
     x_start = to_grid(draw(0).tanh(), 8)
@@ -163,7 +166,7 @@ def test_the_hybrid_loss_equals_the_reference(slow: ModuleType, t: int) -> None:
         pred_xstart = slow.xstart_of(float(PAPER.alphas_cumprod[t]), x_t[image], eps, "epsilon", clip=False)
         term = slow.term_bits(betas, x_start[image].numpy(), x_t[image], t, (pred_xstart, variance), 8)
         simple = float(((eps - noise[image].numpy()) ** 2).mean())
-        assert float(ours[image]) == pytest.approx(slow.hybrid_loss(simple, term, 1000), rel=1e-9)
+        numerics.check("training-losses", ours[image], slow.hybrid_loss(simple, term, 1000))
 
 
 def test_the_bound_teaches_the_variance_and_not_the_mean() -> None:

@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def gaussian_model(ddpm: ModuleType, diffusion: GaussianDiffusion) -> Callable[[
 @each_variance
 @each_prediction
 def test_the_ancestral_chain_equals_the_reference(
-    ddpm: ModuleType, prediction_type: str, variance_type: str, start: int | None
+    ddpm: ModuleType, numerics: Any, prediction_type: str, variance_type: str, start: int | None
 ) -> None:
     diffusion = diffusion_of(prediction_type=prediction_type, variance_type=variance_type)
     measured = ddpm_sample(crooked, diffusion, draw("x_T"), draw, start=start)
@@ -94,14 +95,14 @@ def test_the_ancestral_chain_equals_the_reference(
     for t in reversed(range(8 if start is None else start + 1)):
         eps = slow_eps(ddpm, float(ddpm.alphas_cumprod(betas)[t]), x, t, prediction_type)
         x = ddpm.ancestral_step(betas, x, t, eps, draw(t).numpy(), variance_type)
-    np.testing.assert_allclose(measured.numpy(), x, rtol=0, atol=1e-12)
+    numerics.check("solvers", measured, x)
 
 
 @each_start
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @each_prediction
 def test_the_implicit_chain_equals_the_reference(
-    ddpm: ModuleType, prediction_type: str, eta: float, start: int | None
+    ddpm: ModuleType, numerics: Any, prediction_type: str, eta: float, start: int | None
 ) -> None:
     diffusion = diffusion_of(prediction_type=prediction_type)
     noise = draw if eta else no_noise
@@ -111,11 +112,13 @@ def test_the_implicit_chain_equals_the_reference(
         eps = slow_eps(ddpm, float(abars[t]), x, t, prediction_type)
         before = 1.0 if t == 0 else float(abars[t - 1])
         x = ddpm.ddim_step(float(abars[t]), before, x, eps, draw(t).numpy(), eta)
-    np.testing.assert_allclose(measured.numpy(), x, rtol=0, atol=1e-12)
+    numerics.check("solvers", measured, x)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_the_respaced_implicit_chain_equals_the_reference(ddpm: ModuleType, eta: float) -> None:
+def test_the_respaced_implicit_chain_equals_the_reference(
+    ddpm: ModuleType, numerics: Any, eta: float
+) -> None:
     respaced = diffusion_of(variance_type="fixed_small").respace(3)
     kept = [0, 4, 7]  # 0, 3.5 and 7; the half is rounded to the even number
     assert respaced.schedule.timesteps.tolist() == kept
@@ -125,7 +128,7 @@ def test_the_respaced_implicit_chain_equals_the_reference(ddpm: ModuleType, eta:
         eps = slow_eps(ddpm, float(abars[kept[k]]), x, kept[k], "epsilon")
         before = 1.0 if k == 0 else float(abars[kept[k - 1]])
         x = ddpm.ddim_step(float(abars[kept[k]]), before, x, eps, draw(k).numpy(), eta)
-    np.testing.assert_allclose(measured.numpy(), x, rtol=0, atol=1e-12)
+    numerics.check("solvers", measured, x)
 
 
 @pytest.mark.parametrize("steps", [8, 3])

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,14 +33,11 @@ def slow_betas(ddpm: ModuleType, config: ScheduleConfig) -> np.ndarray:
 
 
 @each_schedule
-def test_betas_and_alphas_cumprod_equal_the_reference(ddpm: ModuleType, name: str) -> None:
+def test_betas_and_alphas_cumprod_equal_the_reference(ddpm: ModuleType, numerics: Any, name: str) -> None:
     schedule, betas = NoiseSchedule.from_config(SCHEDULES[name]), slow_betas(ddpm, SCHEDULES[name])
-    # 1e-12: float64 with at most 1000 products; measured 3e-16.
-    np.testing.assert_allclose(schedule.betas.numpy(), betas, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(schedule.alphas.numpy(), 1 - betas, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(
-        schedule.alphas_cumprod.numpy(), ddpm.alphas_cumprod(betas), rtol=0, atol=1e-12
-    )
+    numerics.check("schedules", schedule.betas, betas)
+    numerics.check("schedules", schedule.alphas, 1 - betas)
+    numerics.check("schedules", schedule.alphas_cumprod, ddpm.alphas_cumprod(betas))
 
 
 @each_schedule
@@ -170,17 +168,16 @@ def slow(reference: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.mark.parametrize("steps", [7, 1000])
-def test_the_sigmoid_equals_the_reference(slow: ModuleType, steps: int) -> None:
+def test_the_sigmoid_equals_the_reference(slow: ModuleType, numerics: Any, steps: int) -> None:
     schedule = NoiseSchedule.from_config(ScheduleConfig(kind="sigmoid", num_timesteps=steps))
-    # 1e-12: a beta is 1 less a ratio near 1, which costs four digits.
-    np.testing.assert_allclose(schedule.betas.numpy(), slow.sigmoid_betas(steps), rtol=0, atol=1e-12)
+    numerics.check("schedules", schedule.betas, slow.sigmoid_betas(steps))
 
 
 @pytest.mark.parametrize("steps", [2, 18, 1000])
-def test_the_levels_of_edm_equal_the_reference(slow: ModuleType, steps: int) -> None:
+def test_the_levels_of_edm_equal_the_reference(slow: ModuleType, numerics: Any, steps: int) -> None:
     schedule = NoiseSchedule.from_config(ScheduleConfig(kind="edm", num_timesteps=steps))
     sigmas = slow.edm_sigmas(steps)
-    np.testing.assert_allclose(schedule.alphas_cumprod.numpy(), slow.edm_abars(sigmas), rtol=1e-12)
+    numerics.check("schedules", schedule.alphas_cumprod, slow.edm_abars(sigmas))
     # sigma = 0.002 is found again from 1 - alphas_cumprod = 4e-6, of which float64 keeps ten digits.
     np.testing.assert_allclose(schedule.sigmas.numpy(), sigmas, rtol=1e-9)
 
@@ -192,12 +189,12 @@ def test_edm_over_fewer_steps_is_edm_of_fewer_steps(slow: ModuleType) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize("size", [32, 64, 256, 1024])
-def test_the_shift_equals_the_reference(slow: ModuleType, kind: str, size: int) -> None:
+def test_the_shift_equals_the_reference(slow: ModuleType, numerics: Any, kind: str, size: int) -> None:
     plain = ScheduleConfig.model_validate({"kind": kind, "image_size": size})
     shifted = NoiseSchedule.from_config(plain.model_copy(update={"reference_size": 64}))
     before = NoiseSchedule.from_config(plain)
     expected = slow.resolution_shift(before.alphas_cumprod.numpy(), size, 64)
-    np.testing.assert_allclose(shifted.alphas_cumprod.numpy(), expected, rtol=1e-12)
+    numerics.check("schedules", shifted.alphas_cumprod, expected)
     # Twice the side, a quarter of the signal-to-noise ratio; 1e-9 as 1 - alphas_cumprod cancels.
     np.testing.assert_allclose((shifted.snr / before.snr).numpy(), (64 / size) ** 2, rtol=1e-9)
 
@@ -209,11 +206,11 @@ def test_the_shift_of_an_oblong_goes_by_its_area() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid"])
-def test_zero_terminal_snr_equals_the_reference(slow: ModuleType, kind: str) -> None:
+def test_zero_terminal_snr_equals_the_reference(slow: ModuleType, numerics: Any, kind: str) -> None:
     plain = ScheduleConfig.model_validate({"kind": kind})
     rescaled = NoiseSchedule.from_config(plain.model_copy(update={"zero_terminal_snr": True}))
     expected = slow.zero_terminal_snr(NoiseSchedule.from_config(plain).betas.numpy())
-    np.testing.assert_allclose(rescaled.betas.numpy(), expected, rtol=0, atol=1e-12)
+    numerics.check("schedules", rescaled.betas, expected)
     assert float(rescaled.betas[-1]) == 1
     assert float(rescaled.alphas_cumprod[-1]) == 0
     assert float(rescaled.respace(5).alphas_cumprod[-1]) == 0

@@ -170,3 +170,31 @@ def test_shares_of_several_processes_make_up_the_batch_of_one(tiny_dataset: Path
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (250, 1e-4), (500, 2e-4), (9999, 2e-4)])
 def test_learning_rate_warms_up_from_zero(step: int, expected: float) -> None:
     assert learning_rate_at(step, 2e-4, 500) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["diffusion.loss_weighting=bound", "diffusion.prediction_type=epsilon"],
+        ["diffusion.variance_type=learned_range"],
+        ["diffusion.variance_type=learned_range", "diffusion.loss_weighting=bound", "diffusion.bits=16"],
+        ["schedule.kind=edm", "diffusion.prediction_type=edm", "diffusion.timestep_sampling=lognormal"],
+        ["schedule.kind=sigmoid", "schedule.reference_size=8"],
+        ["schedule.zero_terminal_snr=true", "diffusion.loss_weighting=simple"],
+    ],
+    ids=["bound", "hybrid", "bound of a learned variance", "edm", "shifted sigmoid", "zero terminal SNR"],
+)
+def test_every_objective_learns_and_is_sampled(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    config = tiny_config(
+        *overrides,
+        "train.max_steps=120",
+        "train.warmup_steps=0",
+        "train.save_every=120",
+        "train.log_every=40",
+    )
+    train(config, open_dataset(tiny_dataset), tmp_path / "run", device="cpu")
+    losses = [entry["loss"] for entry in read_log(tmp_path / "run") if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert (tmp_path / "run" / "samples" / "step-00000120.png").exists()
