@@ -9,7 +9,7 @@ import typer
 from . import console, options
 
 if TYPE_CHECKING:
-    from xraygen.dataset.ingest import IngestSummary
+    from xraygen.dataset.ingest_settings import IngestSummary
 
 
 class Fit(StrEnum):
@@ -67,10 +67,11 @@ def ingest(
     xraygen ingest 'export/**/*.dcm' --out dataset --size 512x512 --fit crop --labels labels.csv
     """
     from xraygen.dataset import ingest as room
+    from xraygen.dataset.ingest_settings import IngestSettings, parse_size
     from xraygen.films.transforms import PrepareSettings
 
-    settings = room.IngestSettings(
-        prepare=PrepareSettings(room.parse_size(size), fit.value, bits),
+    settings = IngestSettings(
+        prepare=PrepareSettings(parse_size(size), fit.value, bits),
         labels=labels,
         label_columns=tuple(name.strip() for name in label_columns.split(",")) if label_columns else None,
         layout=layout.value if layout else None,

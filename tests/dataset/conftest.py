@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from xraygen.dataset.ingest import IngestSettings
+from xraygen.dataset.ingest_settings import IngestSettings
 from xraygen.films.transforms import PrepareSettings
 
 WriteDicom = Callable[..., Path]

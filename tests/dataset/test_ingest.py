@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xraygen.dataset.ingest import IngestSettings, ingest, parse_size
+from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest_settings import IngestSettings, parse_size
 from xraygen.dataset.manifest import read_rejected
 from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.errors import UsageError, XraygenError

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from xraygen.dataset import reading
-from xraygen.dataset.ingest import IngestSettings, ingest
+from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest_settings import IngestSettings
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings
 from xraygen.progress import Progress

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xraygen.dataset.ingest import IngestSettings, ingest
+from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest_settings import IngestSettings
 from xraygen.dataset.manifest import manifest_columns
 from xraygen.dataset.store import Dataset, content_sha256, open_dataset
 from xraygen.errors import FolderError

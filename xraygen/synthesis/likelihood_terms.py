@@ -54,7 +54,8 @@ def at_every_timestep(rows: NDArray[np.int64], steps: int) -> Pairs:
 def strata_edges(steps: int, strata: int) -> NDArray[np.int64]:
     """Borders of the strata of timesteps, int64 `[strata + 1]`, from 0 to `steps`.
 
-    Where there are several, L_0 has one of its own, and the others grow with t, since most bits fall where there is little noise.
+    Where there are several, L_0 has one of its own, and the others grow with t, since most bits fall where there is
+    little noise.
     """
     strata = min(strata, steps)
     if strata == 1:

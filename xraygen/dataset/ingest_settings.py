@@ -1,0 +1,95 @@
+"""What an ingest is asked for, and what it came to."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xraygen.dataset.labels import Layout
+from xraygen.dataset.split import parse_fractions
+from xraygen.errors import UsageError
+from xraygen.films.transforms import PrepareSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """What becomes of the films."""
+
+    prepare: PrepareSettings
+    """Size, fit and bits of the images."""
+    labels: Path | None = None
+    """CSV with labels and whatever else the films do not say themselves."""
+    label_columns: tuple[str, ...] | None = None
+    """The CSV's columns that are labels; None for all that are not recognised as something else."""
+    layout: Layout | None = None
+    """What folder and file names mean; see `facts_from_layout`."""
+    key: Path | None = None
+    """Key of the pseudonyms; None for `<DATASET>.key`."""
+    split: str = "0.8,0.1,0.1"
+    """Shares of train, validation and test."""
+    seed: int = 0
+    """Seed of the split."""
+    workers: int | None = None
+    """Processes that read; 0 for this one, None for as many as there are processors."""
+
+    def __post_init__(self) -> None:
+        parse_fractions(self.split)
+        if self.label_columns is not None and self.labels is None:
+            raise UsageError(
+                "--label-columns names columns of the CSV that --labels gives, and there is none."
+            )
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: expected 0 or more processes.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As dataset.json holds them: without any path, and without what changes no image."""
+        return {
+            **self.prepare.to_json(),
+            "split": self.split,
+            "seed": self.seed,
+            "layout": self.layout,
+            "labels": self.labels is not None,
+            "label_columns": None if self.label_columns is None else list(self.label_columns),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """What an ingest came to."""
+
+    dataset: Path
+    seen: int
+    accepted: int
+    rejected: Mapping[str, int]
+    """Number of files by reason, the commonest first."""
+    images: Mapping[str, int]
+    """Number of images by split."""
+    patients: Mapping[str, int]
+    """Number of patients by split."""
+    label_names: tuple[str, ...]
+    unlabelled: int
+    """Images without any label; 0 where there are no label columns."""
+    left_out: tuple[str, ...]
+    """Columns of the CSV that look like names, dates or addresses."""
+    key: Path
+    crosswalk: Path
+    already_done: bool
+    """Whether the DATASET was there already, from the same sources and settings."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        paths = {name: str(getattr(self, name)) for name in ("dataset", "key", "crosswalk")}
+        return {**vars(self), **paths, "label_names": list(self.label_names), "left_out": list(self.left_out)}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "256" or "512x256" (height x width) in pixels.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
+    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
+        raise UsageError(f"--size {text}: expected pixels as in 256, or height x width as in 512x256.")
+    return int(match[1]), int(match[2] or match[1])
