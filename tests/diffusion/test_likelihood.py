@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xraygen.config import DiffusionConfig
+from xraygen.config import DiffusionConfig, load_config
 from xraygen.diffusion.densities import BITS, discretised_gaussian_log_likelihood, normal_kl, to_grid
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.likelihood import bound_terms, decoder_floor, rate_distortion, variational_bound
@@ -169,6 +169,15 @@ def test_a_learned_decoder_is_as_wide_as_the_noise_it_looks_through(slow: Module
     assert floor.calibrated == pytest.approx(slow.decoder_floor(1e-4, 12), rel=1e-9)
     assert floor.perfect == pytest.approx(
         slow.decoder_least(float(PAPER.posterior_variance[1]), 12), rel=1e-9
+    )
+
+
+def test_the_likelihood_preset_begins_at_one_grey_level() -> None:
+    config = load_config("cxr-64-likelihood")
+    schedule = NoiseSchedule.from_config(config.schedule)
+    assert float(schedule.sigmas[0]) == pytest.approx(2 / 4095, rel=0.01)
+    assert decoder_floor(GaussianDiffusion(schedule, config.diffusion), 12).calibrated == pytest.approx(
+        2.05, abs=0.01
     )
 
 
