@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import Result
 
 from xraygen.atomic import write_text
 from xraygen.config import RunConfig, load_config
+from xraygen.dataset.store import open_dataset
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import FolderError, UsageError, XraygenError
 from xraygen.interop.diffusers import export_diffusers, import_diffusers
@@ -24,6 +26,7 @@ from xraygen.seeds import torch_generator
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.training.checkpoint import EMA, MODEL, load_run, newest_checkpoint, run_config, save_checkpoint
+from xraygen.training.loop import train
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -242,6 +245,14 @@ def test_an_imported_run_generates(imported: Path, tmp_path: Path) -> None:
     summary = generate(imported, tmp_path / "out", [3], SamplerSettings(steps=2, batch_size=1), device="cpu")
     assert summary.made == 1
     assert (tmp_path / "out" / "images" / "3.png").is_file()
+
+
+def test_an_imported_run_does_not_go_on_training(imported: Path, tiny_dataset: Path) -> None:
+    config = run_config(imported)
+    dataset = open_dataset(tiny_dataset)
+    fitting = replace(dataset, info=replace(dataset.info, size=config.data.shape[1:]))
+    with pytest.raises(UsageError, match="was imported, not trained here"):
+        train(config, fitting, imported, device="cpu")
 
 
 def test_the_flat_layout_and_the_old_names_of_googles_files_are_read(colour: Path, tmp_path: Path) -> None:

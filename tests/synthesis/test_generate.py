@@ -1,11 +1,14 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import Result
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import FolderError, UsageError
@@ -13,7 +16,8 @@ from xraygen.films.reader import read_film
 from xraygen.progress import Progress
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.noise import SeededNoise
-from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.synthesis.sampling import SamplerName, SamplerSettings, sampling_diffusion
+from xraygen.training.checkpoint import load_run
 
 FAST = SamplerSettings(sampler="ddim", steps=4, batch_size=4)
 
@@ -27,6 +31,26 @@ def test_an_image_is_the_same_alone_and_among_others(tiny_run: Path, tmp_path: P
     generate(tiny_run, tmp_path / "alone", [5], FAST, device="cpu")
     assert np.array_equal(pixels(tmp_path / "many", 5), pixels(tmp_path / "alone", 5))
     assert not np.array_equal(pixels(tmp_path / "many", 4), pixels(tmp_path / "many", 5))
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_every_sampler_makes_the_same_image_alone_and_among_others(
+    tiny_run: Path, tmp_path: Path, sampler: SamplerName, xraygen_cli: Callable[..., Result]
+) -> None:
+    settings = SamplerSettings(sampler, steps=5, batch_size=2)
+    generate(tiny_run, tmp_path / "many", [7, 8, 9], settings, device="cpu")
+    words = ["--seeds", "9", "--sampler", sampler, "--steps", "5", "--batch-size", "2", "--device", "cpu"]
+    result = xraygen_cli("generate", tiny_run, "--out", tmp_path / "alone", *words)
+    assert result.exit_code == 0, result.stderr
+    assert np.array_equal(pixels(tmp_path / "many", 9), pixels(tmp_path / "alone", 9))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps"), [("ddpm", 20), ("ddim", 20), ("dpm++", 20), ("dpm++-sde", 20), ("unipc", 20)]
+)
+def test_no_sampler_takes_more_steps_than_there_are(tiny_run: Path, sampler: SamplerName, steps: int) -> None:
+    chain = sampling_diffusion(load_run(tiny_run).diffusion, SamplerSettings(sampler))
+    assert len(chain.schedule.timesteps) == steps
 
 
 def test_images_are_16_bit_and_use_more_than_256_levels(tiny_run: Path, tmp_path: Path) -> None:

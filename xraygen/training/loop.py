@@ -318,6 +318,11 @@ def _prepare_folder(config: RunConfig, dataset: Dataset, run: Path, device: torc
         write_json(run / "dataset.json", origin)
         write_text(run / "config.yaml", config.to_yaml())  # last: it makes the folder a RUN
         return
+    if not (run / "dataset.json").exists():
+        raise UsageError(
+            f"{run} was imported, not trained here, and names no DATASET; it cannot go on training: choose another "
+            "--out."
+        )
     if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != origin:
         raise UsageError(f"{run} was trained on another DATASET than {dataset.folder}; choose another --out.")
     differences = _differences(run_config(run).model_dump(), config.model_dump())
