@@ -47,7 +47,7 @@ SEEDS := 0-255
 demo: export XRAYGEN_CACHE = $(DEMO)/cache
 demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audit, in under 10 minutes
 	$(BIN)/xraygen phantom $(DEMO)/films --count 1200 --size 128
-	$(BIN)/xraygen ingest $(DEMO)/films --out $(DEMO)/dataset --size 32 --labels $(DEMO)/films/labels.csv --split 0.7,0.05,0.25
+	$(BIN)/xraygen ingest $(DEMO)/films --out $(DEMO)/dataset --size 32 --labels $(DEMO)/films/labels.csv --split 0.65,0.05,0.3
 	$(BIN)/xraygen train --config phantom-32 --data $(DEMO)/dataset --out $(DEMO)/run
 	$(BIN)/xraygen train --config phantom-32 --data $(DEMO)/dataset --out $(DEMO)/untrained-run --set train.max_steps=0
 	$(BIN)/xraygen generate $(DEMO)/run --out $(DEMO)/synthetic --seeds $(SEEDS) --steps 25

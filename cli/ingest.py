@@ -1,5 +1,6 @@
 """`xraygen ingest`: films -> DATASET."""
 
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,25 @@ class Fit(StrEnum):
     stretch = "stretch"
 
 
+class Frames(StrEnum):
+    """What becomes of several frames."""
+
+    refuse = "refuse"
+    first = "first"
+
+
+class LabelPreset(StrEnum):
+    """Conventions of public label files."""
+
+    auto = "auto"
+    none = "none"
+    nih = "nih"
+    chexpert = "chexpert"
+    mimic = "mimic"
+    vindr = "vindr"
+    hannover = "hannover"
+
+
 class Layout(StrEnum):
     """What the names of folders and files mean."""
 
@@ -31,7 +51,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Folders, files or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."
+            metavar="SOURCE...", help="Folders, files, zips or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."
         ),
     ],
     out: Annotated[Path, typer.Option(help="DATASET folder to write.")],
@@ -44,6 +64,9 @@ def ingest(
     label_columns: Annotated[
         str | None, typer.Option(metavar="A,B", help="The CSV's columns that are labels [all others].")
     ] = None,
+    label_preset: Annotated[
+        LabelPreset, typer.Option(help="Convention of the CSV; auto: the one that its header shows.")
+    ] = LabelPreset.auto,
     layout: Annotated[
         Layout | None, typer.Option(help="Labels from folder names; kermany: patients from file names too.")
     ] = None,
@@ -51,12 +74,51 @@ def ingest(
         Path | None, typer.Option(metavar="FILE", help="Key of the pseudonyms [DATASET.key beside it].")
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Shares of train, validation, test, by patient.")
+        str, typer.Option(metavar="A,B,C", help="Expected shares of train, validation, test, by patient.")
     ] = "0.8,0.1,0.1",
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read; 0: this one [one per processor].")
+    split_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The CSV's column that names the split.")
     ] = None,
-    seed: options.Seed = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read; 0: this one, for trusted files [one per processor]."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time for one file; a process that needs more is killed.")
+    ] = 60.0,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Read on the Dask cluster of this scheduler.")
+    ] = None,
+    for_processing: Annotated[
+        bool, typer.Option("--for-processing", help="Take DX For Processing, by the log of its intensity.")
+    ] = False,
+    any_body_part: Annotated[
+        bool, typer.Option("--any-body-part", help="Take films of other parts than the chest.")
+    ] = False,
+    burned_in: Annotated[
+        bool, typer.Option("--burned-in", help="Take films that say text is burned into them.")
+    ] = False,
+    frames: Annotated[Frames, typer.Option(help="Of several frames: refuse the film or take the first.")] = (
+        Frames.refuse
+    ),
+    crop_collimation: Annotated[
+        bool, typer.Option("--crop-collimation", help="Cut off the collimator's borders.")
+    ] = False,
+    refuse_text: Annotated[
+        bool, typer.Option("--refuse-text", help="Leave out films in which characters are found; no proof.")
+    ] = False,
+    curate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Another threshold, such as min_contrast=0.1."),
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(metavar="LIST", help="Patients, studies, films or paths to leave out, one a line."),
+    ] = None,
+    also_search: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Name what was made there with the films of --exclude."),
+    ] = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
@@ -67,18 +129,27 @@ def ingest(
     xraygen ingest 'export/**/*.dcm' --out dataset --size 512x512 --fit crop --labels labels.csv
     """
     from xraygen.dataset import ingest as room
+    from xraygen.dataset.cluster import dask_executor
+    from xraygen.dataset.curation import CurationSettings
     from xraygen.dataset.ingest_settings import IngestSettings, parse_size
+    from xraygen.films.objects import ReadOptions
     from xraygen.films.transforms import PrepareSettings
 
+    read = ReadOptions(for_processing, any_body_part, burned_in, frames.value)
     settings = IngestSettings(
-        prepare=PrepareSettings(parse_size(size), fit.value, bits),
+        prepare=PrepareSettings(parse_size(size), fit.value, bits, read, crop_collimation, refuse_text),
         labels=labels,
         label_columns=tuple(name.strip() for name in label_columns.split(",")) if label_columns else None,
         layout=layout.value if layout else None,
         key=key,
         split=split,
-        seed=seed,
         workers=workers,
+        seconds_per_file=timeout,
+        label_preset=label_preset.value,
+        split_column=split_column,
+        curation=CurationSettings.from_texts(curate or []),
+        exclude=exclude,
+        also_search=tuple(also_search or []),
     )
     if dry_run:
         files = room.files_to_read(sources, out, settings)
@@ -87,8 +158,8 @@ def ingest(
         )
         console.say(f"Would read {len(files)} files into {out}: {size} pixels, {fit}, {bits} bits.")
         return
-    with console.progress() as report:
-        summary = room.ingest(sources, out, settings, report)
+    with console.progress() as report, dask_executor(dask) if dask else nullcontext() as executor:
+        summary = room.ingest(sources, out, settings, report, executor)
     console.emit(summary.to_json(), as_json=as_json)
     _say(summary)
 
@@ -99,10 +170,16 @@ def _say(summary: "IngestSummary") -> None:
     console.say(f"{summary.dataset}{done}: {summary.seen} files seen, {summary.accepted} accepted.")
     for reason, count in summary.rejected.items():
         console.say(f"  {count} rejected: {reason}")
+    for flag, count in summary.flags.items():
+        console.say(f"  {count} flagged: {flag}")
     for split, images in summary.images.items():
         console.say(f"  {split}: {images} images of {summary.patients[split]} patients")
     if summary.label_names:
         console.say(f"  labels: {', '.join(summary.label_names)}; {summary.unlabelled} images have none")
     if summary.left_out:
         console.say(f"  left out, for they may name a patient: {', '.join(summary.left_out)}")
+    for folder in summary.made_with_excluded:
+        console.say(f"  made with excluded films: {folder}")
+    for note in summary.notes:
+        console.say(f"  note: {note}")
     console.say(f"Keep {summary.key} and {summary.crosswalk} to yourself: they name the patients.")

@@ -10,6 +10,7 @@ from click.testing import Result
 from PIL import Image
 
 from xraygen.dataset.store import open_dataset
+from xraygen.films.phantom import phantom_film
 
 Cli = Callable[..., Result]
 
@@ -43,7 +44,10 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
         "folders",
         "--split",
         "0.5,0,0.5",
+        "--key",
+        tmp_path / "fixed.key",
     )
+    (tmp_path / "fixed.key").write_bytes(bytes(range(32)))  # the key decides who comes into which split
     result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *options, "--workers", 0, "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
@@ -58,17 +62,46 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
     assert list(dataset.manifest["finding"]) == ["sick"] * 3 + ["well"] * 3
 
 
-def test_labels_key_and_seed_reach_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_labels_and_key_reach_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,a,b\nsick-0,1,2\nwell-1,3,4\n")
     labels = ("--labels", tmp_path / "labels.csv", "--label-columns", "b", "--key", tmp_path / "my.key")
-    common = ("--size", 8, "--workers", 0, "--seed", 5)
+    common = ("--size", 8, "--workers", 0)
     result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *labels, *common)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert (tmp_path / "my.key").stat().st_size == 32
     dataset = open_dataset(tmp_path / "dataset")
     assert sorted(dataset.manifest["b"]) == ["", "", "", "", "2", "4"]
-    assert dataset.info.settings["seed"] == 5
+
+
+def test_preset_and_split_column_reach_the_library_and_decisions_are_said(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    rows = "sick-0.png,No Finding,1,test\nwell-1.png,Mass|Nodule,2,train\n"
+    (tmp_path / "labels.csv").write_text(f"Image Index,Finding Labels,Patient ID,fold\n{rows}")
+    options = ("--labels", tmp_path / "labels.csv", "--split-column", "fold", "--size", 8, "--workers", 0)
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert "note: the labels were read in the convention nih" in result.stderr
+    assert "note: the split column is silent on 4 patients" in result.stderr
+    manifest = open_dataset(tmp_path / "dataset").manifest.set_index("Mass")
+    assert (manifest.loc["0", "split"], manifest.loc["1", "split"]) == ("test", "train")
+    assert len(json.loads(result.stdout)["notes"]) == 2
+
+
+def test_thresholds_and_the_list_reach_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("sick-1.png\n")
+    curation = ("--curate", "min_contrast=0.01", "--crop-collimation", "--exclude", tmp_path / "list.txt")
+    common = ("--size", 16, "--workers", 0, "--also-search", tmp_path / "old")
+    (tmp_path / "old").mkdir()
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *curation, *common, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["rejected"]["excluded"] == 1
+    assert summary["made_with_excluded"] == []
+    settings = open_dataset(tmp_path / "dataset").info.settings
+    assert settings["curation"]["min_contrast"] == 0.01
+    assert (settings["crop_collimation"], settings["refuse_text"], settings["exclude"]) == (True, False, True)
 
 
 def test_a_dry_run_touches_nothing(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
@@ -86,8 +119,13 @@ def test_a_dry_run_touches_nothing(xraygen_cli: Cli, folder: Path, tmp_path: Pat
         (("films", "--size", "big"), 2, "--size big"),
         (("films", "--split", "0.9,0.9,0"), 2, "add up to 1"),
         (("films", "--label-columns", "a"), 2, "--labels"),
+        (("films", "--split-column", "a"), 2, "--labels"),
+        (("films", "--label-preset", "nih"), 2, "--labels"),
         (("films", "--labels", "films/notes.txt"), 2, "no column to match films by"),
         (("films", "--key", "dataset/key"), 2, "inside the DATASET"),
+        (("films", "--curate", "contrast=1"), 2, "--curate contrast=1"),
+        (("films", "--exclude", "nowhere.txt"), 2, "--exclude nowhere.txt"),
+        (("films", "--also-search", "films"), 2, "--also-search"),
         (("films/notes.txt",), 1, "none of the 1 files could be used; the commonest reason is not_an_image"),
     ],
 )
@@ -111,3 +149,22 @@ def test_help_shows_how_to_call_it(xraygen_cli: Cli) -> None:
     result = xraygen_cli("ingest", "--help")
     assert result.exit_code == 0
     assert "xraygen ingest films --out dataset" in " ".join(result.stdout.split())
+
+
+def test_what_is_read_by_choice_reaches_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+    choices = ("--for-processing", "--any-body-part", "--burned-in", "--frames", "first")
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *choices, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    read = json.loads(result.stdout)["settings"]["read"]
+    assert read == {"for_processing": True, "any_body_part": True, "burned_in": True, "frames": "first"}
+
+
+def test_flags_are_said_by_number(xraygen_cli: Cli, tmp_path: Path) -> None:
+    negative = 4095 - phantom_film(0, 0, 0, 64).pixels
+    (tmp_path / "films").mkdir()
+    Image.fromarray(negative.astype(np.uint16) << 4).save(tmp_path / "films/negative.png")
+    common = ("--size", 16, "--workers", 0, "--json")
+    result = xraygen_cli("ingest", tmp_path / "films", "--out", tmp_path / "dataset", *common)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["flags"] == {"polarity_doubtful": 1}
+    assert "1 flagged: polarity_doubtful" in result.stderr

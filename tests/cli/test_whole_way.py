@@ -34,10 +34,11 @@ def way(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for word in ("--set", change)
     ]
+    (folder / "key").write_bytes(bytes(32))  # with a key of chance, one of 20 patients' splits might be empty
     commands: list[list[object]] = [
         ["phantom", films, "--count", 40, "--size", 64],
         ["ingest", films, "--out", dataset, "--size", 16, "--labels", films / "labels.csv", "--split", "0.5,0.1,0.4",
-         "--workers", 0],
+         "--workers", 0, "--key", folder / "key"],
         ["train", "--config", "phantom-32", "--data", dataset, "--out", run, *small, "--device", "cpu"],
         ["generate", run, "--out", folder / "synthetic", "--seeds", "0-11", "--steps", 3, "--device", "cpu"],
         ["generate", run, "--out", folder / "marked", "--seeds", "0-3", "--steps", 3, "--format", "dicom"],

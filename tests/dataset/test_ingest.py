@@ -251,7 +251,6 @@ def test_dataset_json_says_how_it_was_made(hospital: Path, settings: IngestSetti
         "fit": "pad",
         "bits": 16,
         "split": SPLITS_OF_THREE,
-        "seed": 0,
         "layout": None,
     }
     assert expected.items() <= info["settings"].items()

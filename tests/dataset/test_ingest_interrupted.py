@@ -1,11 +1,16 @@
 """The same bytes, however often an ingest was interrupted and however many processes did it."""
 
 import errno
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xraygen.dataset import reading
@@ -113,6 +118,59 @@ def test_work_of_other_settings_is_not_mixed_in(
     ingest([hospital], tmp_path / "dataset", settings)
     ingest([hospital], tmp_path / "at-once", settings)
     assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
+
+
+INGEST = """
+import sys
+from pathlib import Path
+from xraygen.dataset import reading
+from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest_settings import IngestSettings
+from xraygen.films.transforms import PrepareSettings
+if __name__ == "__main__":
+    films, out, key = map(Path, sys.argv[1:])
+    reading._FILMS_PER_SHARD = 4
+    print("ready", flush=True)
+    ingest([films], out, IngestSettings(prepare=PrepareSettings((16, 16)), key=key, workers=2, split="0.5,0.25,0.25"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_sigkill_at_twenty_random_moments_changes_no_byte(
+    hospital: Path, settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    for number in range(200):
+        write_dicom(hospital / f"more/{number}.dcm", 1000 + number, f"PAT-{number % 30}", f"1.2.{number}")
+    settings = replace(settings, workers=2)
+    whole = ingest([hospital], tmp_path / "whole", settings)
+    expected = contents(tmp_path / "whole")
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", INGEST, str(hospital), str(out), str(settings.key)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    began = time.monotonic()
+    with start(tmp_path / "timed") as process:
+        assert process.wait(120) == 0
+    duration = time.monotonic() - began
+    random, cut_short, resumed = np.random.default_rng(0), 0, 0
+    for number in range(20):
+        out = tmp_path / f"killed-{number}"
+        with start(out) as process:
+            time.sleep(float(random.uniform(0, duration)))
+            process.send_signal(signal.SIGKILL)
+        cut_short += process.returncode == -signal.SIGKILL
+        resumed += len(list((tmp_path / f".{out.name}.ingest").glob("shard-*"))) > 0
+        again = ingest([hospital], out, settings)
+        assert again.seen == whole.seen == again.accepted + sum(again.rejected.values())
+        assert contents(out) == expected, number
+        assert not list(tmp_path.glob(f".{out.name}*"))
+    assert cut_short >= 10
+    assert resumed >= 3  # some were killed between shards
 
 
 class Backwards(Executor):

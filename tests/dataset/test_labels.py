@@ -1,5 +1,6 @@
 """What a CSV or a folder's name says about a film."""
 
+import gzip
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -138,6 +139,46 @@ def test_the_same_row_twice_is_one_row(tmp_path: Path) -> None:
 def test_a_missing_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_labels(tmp_path / "nowhere.csv")
+
+
+def test_a_column_names_splits_and_is_no_label(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,patient,fold,finding\n1,a,Train,x\n2,a,,y\n3,b,valid,x\n")
+    table = read_labels(tmp_path / "labels.csv", split_column="fold")
+    assert [row.split for row in table.rows] == ["Train", "", "valid"]
+    assert table.label_names == ("finding",)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "path,patient,fold\n1,a,train\n2,b,test\n3,a,test\n",
+            "lines 2 and 4 put one patient into train and test",
+        ),
+        ("path,fold\n1,train\n2,Erika\n", "line 3, names no split"),
+        ("path,part\n1,train\n", "has these columns: path, part"),
+    ],
+)
+def test_a_split_column_that_cannot_be_used_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        read_labels(tmp_path / "labels.csv", split_column="fold")
+    assert "Erika" not in str(caught.value)
+
+
+def test_a_packed_csv_is_read(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"path,finding\n1,x\n"))
+    assert row_for(read_labels(tmp_path / "labels.csv.gz"), "1.png") == Facts(labels={"finding": "x"})
+
+
+def test_a_packed_csv_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"path,finding\n1,x\n")[:-9])
+    with pytest.raises(UsageError, match="cannot be read as CSV"):
+        read_labels(tmp_path / "labels.csv.gz")
+
+
+def test_an_archive_is_a_folder_to_its_films() -> None:
+    assert facts_from_layout(Path("/data/sick.zip/1.png"), "folders") == Facts(labels={"finding": "sick"})
 
 
 def test_folders_name_findings() -> None:

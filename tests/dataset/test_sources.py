@@ -1,11 +1,14 @@
 """Which files are seen."""
 
+import os
+import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from xraygen.dataset.sources import list_sources
-from xraygen.errors import UsageError
+from xraygen.dataset.sources import list_sources, opened
+from xraygen.errors import FilmError, UsageError
 
 
 @pytest.fixture
@@ -57,6 +60,54 @@ def test_a_circle_of_links_ends_and_a_dead_link_is_seen(tree: Path) -> None:
     (tree / "a/circle").symlink_to(tree)
     (tree / "b/dead.dcm").symlink_to(tree / "gone")
     assert names([tree]) == ["a/1.dcm", "a/deep/3", "b/2.dcm", "b/dead.dcm"]
+
+
+def test_a_pattern_does_not_go_round_in_circles(tree: Path) -> None:
+    for number in range(4):  # glob.glob's ** would try 4 ** 40 ways
+        (tree / f"a/circle{number}").symlink_to(tree)
+    assert names([f"{tree}/**/*.dcm"]) == ["a/1.dcm", "b/2.dcm"]
+
+
+def test_a_link_to_itself_is_seen(tree: Path) -> None:
+    (tree / "b/self.dcm").symlink_to(tree / "b/self.dcm")
+    assert names([tree / "b"]) == ["2.dcm", "self.dcm"]
+
+
+def test_a_pattern_matches_what_is_hidden_only_if_it_says_so(tree: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        names([f"{tree}/*/4.dcm"])
+    assert names([f"{tree}/.hid*/4.dcm"]) == ["4.dcm"]
+    assert names([f"{tree}/a/*"]) == ["1.dcm", "deep/3"]
+
+
+def test_names_that_are_no_text_are_seen_under_names_that_are(tree: Path) -> None:
+    (tree / "a" / os.fsdecode(b"M\xfcller")).touch()  # as a scanner of twenty years ago wrote it
+    (file,) = [file for file in list_sources([tree / "a"]) if "ller" in str(file.name)]
+    assert str(file.name) == "M\\xfcller"
+    assert file.path_text.encode().endswith(b"/a/M\\xfcller")
+    assert file.path.exists()
+
+
+def test_an_archive_is_a_folder(tree: Path) -> None:
+    with zipfile.ZipFile(tree / "b/films.zip", "w") as archive:
+        for name in ("z.dcm", "more/y", "../x"):
+            archive.writestr(name, name)
+    assert names([tree / "b"]) == ["2.dcm", "films.zip/__/x", "films.zip/more/y", "films.zip/z.dcm"]
+    assert names([f"{tree}/b/*.zip"]) == ["films.zip/__/x", "films.zip/more/y", "films.zip/z.dcm"]
+    assert names([tree / "b"], (tree / "b/films.zip",)) == ["2.dcm"]
+
+
+def test_a_file_can_be_sent_to_another_process_and_read_there(tree: Path) -> None:
+    with zipfile.ZipFile(tree / "films.zip", "w") as archive:
+        archive.writestr("z.dcm", "in the archive")
+        archive.writestr("../z.dcm", "outside")
+    outside, inside = pickle.loads(pickle.dumps(list_sources([tree / "films.zip"])))
+    with opened(inside) as path:
+        assert path.read_text() == "in the archive"
+    assert inside.size_bytes == 14
+    with pytest.raises(FilmError) as caught, opened(outside):
+        pass
+    assert caught.value.reason == "unsafe_path"
 
 
 def test_linked_folders_are_followed(tree: Path, tmp_path: Path) -> None:

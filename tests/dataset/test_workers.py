@@ -1,14 +1,16 @@
-"""Many processes give what one gives, and an item that kills its process costs only itself."""
+"""Many processes give what one gives, and an item that ends its process, in whatever way, costs only itself."""
 
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing
 
 import pytest
 
-from xraygen.dataset.workers import default_workers, in_order
+from xraygen.dataset.workers import Limits, default_workers, in_order
+from xraygen.errors import FilmError
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 100])
@@ -23,14 +25,72 @@ def test_a_failure_stays_with_its_item() -> None:
     assert [futures[0].result(), futures[2].result()] == [1, 3]
 
 
+def reason_of(future: Future[object]) -> str:
+    error = future.exception()
+    return error.reason if isinstance(error, FilmError) else ""
+
+
+QUICK = Limits(seconds=1.5, memory_bytes=500_000_000)
+BAD_ITEMS = {
+    "__import__('os').kill(__import__('os').getpid(), 11)": "crashed",
+    "__import__('ctypes').string_at(0)": "crashed",
+    "__import__('os')._exit(0)": "crashed",
+    "__import__('sys').exit()": "crashed",
+    "__import__('time').sleep(1000)": "timed_out",
+    "[__import__('signal').pthread_sigmask(0, [2, 14, 15]), __import__('time').sleep(1000)]": "timed_out",
+    "sum(iter(int, 1))": "timed_out",
+    "bytes(600_000_000)": "out_of_memory",
+    "__import__('numpy').ones(10**9)": "out_of_memory",
+}
+"""Real segmentation faults, exits, hangs (one inside C that holds the interpreter's lock) and large allocations."""
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_item_that_kills_its_process_costs_only_itself(workers: int) -> None:
-    items = ["1", "2", "__import__('os')._exit(9)", "4", "__import__('os')._exit(9)", "6"]
-    futures = list(in_order(eval, items, workers, ahead=4))
-    assert [
-        index for index, future in enumerate(futures) if isinstance(future.exception(), BrokenExecutor)
-    ] == [2, 4]
-    assert [futures[index].result() for index in (0, 1, 3, 5)] == [1, 2, 4, 6]
+def test_an_item_that_crashes_hangs_or_swells_costs_only_itself(workers: int) -> None:
+    items = ["1"]
+    for number, bad in enumerate(BAD_ITEMS):
+        items += [bad, str(number)]
+    futures = list(in_order(eval, items, workers, ahead=4, limits=QUICK))
+    assert [reason_of(future) for future in futures[1::2]] == list(BAD_ITEMS.values())
+    assert [future.result() for future in futures[::2]] == [1, *range(len(BAD_ITEMS))]
+
+
+def test_an_error_that_cannot_be_pickled_arrives_as_its_kind() -> None:
+    items = ["(_ for _ in ()).throw(type('Local', (Exception,), {})())", "lambda: 1", "3"]
+    local, unpicklable, good = in_order(eval, items, 1, ahead=3)
+    assert "Local" in str(local.exception())
+    assert unpicklable.exception() is not None
+    assert good.result() == 3
+
+
+def test_what_is_allowed_is_counted_anew_for_each_item() -> None:
+    # What an earlier item left behind, such as a cache, does not make a later one fail.
+    keep = "__import__('builtins').__dict__.setdefault('kept', []).append(bytes(300_000_000))"
+    futures = list(in_order(eval, [keep, keep, keep], 1, ahead=1, limits=QUICK))
+    assert [future.exception() for future in futures] == [None] * 3
+
+
+def test_the_clock_starts_after_the_disk_has_answered() -> None:
+    slow = in_order(abs, [2], 1, ahead=1, first=time.sleep, limits=Limits(seconds=0.5))
+    assert [future.result() for future in slow] == [2]
+
+
+def test_processes_that_cannot_start_are_no_items_fault() -> None:
+    broken = in_order(abs, [2], 1, ahead=1, first=eval)  # type: ignore[arg-type]  # eval(2) ends the process
+    assert isinstance(next(broken).exception(), ChildProcessError)
+
+
+def test_work_that_is_given_up_is_ended_at_once() -> None:
+    began = time.monotonic()
+    with closing(in_order(eval, ["1", "__import__('time').sleep(1000)"], 2, ahead=2)) as futures:
+        assert next(futures).result() == 1
+    assert time.monotonic() - began < 30
+
+
+def test_ctrl_c_in_a_worker_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    interrupt = "__import__('os').kill(__import__('os').getpid(), 2)"
+    assert [future.result() for future in in_order(eval, [interrupt, "7"], 1, ahead=2)] == [None, 7]
+    assert capfd.readouterr() == ("", "")
 
 
 class Inline(Executor):
@@ -75,8 +135,9 @@ def test_a_passed_executor_that_breaks_is_its_owners_to_repair() -> None:
         list(in_order(str, range(3), Broken(), ahead=2))
 
 
-def test_little_work_starts_no_processes() -> None:
-    assert default_workers(10) == 0
+def test_little_work_starts_one_process_that_can_be_killed() -> None:
+    assert default_workers(1) == default_workers(33) == 1
+    assert default_workers(10**6) >= 1
 
 
 def test_workers_do_not_outlive_a_killed_parent() -> None:

@@ -11,6 +11,7 @@ from xraygen.errors import ShapeError
 from xraygen.films.display import (
     CLIP_TOLERANCE,
     Display,
+    Intensity,
     LookUpTable,
     Rescale,
     Window,
@@ -113,6 +114,18 @@ def test_inversion_turns_light_over() -> None:
     np.testing.assert_allclose(inverted, 1 - upright, atol=FLOAT32_STEP)
 
 
+@pytest.mark.parametrize("rising", [True, False])
+def test_intensity_becomes_its_logarithm_and_no_intensity_that_of_one_level(
+    voi: ModuleType, rising: bool
+) -> None:
+    shown = Intensity(rising, (0, 4095))(RAMP_12_BIT.astype(np.float64))
+    expected = voi.each(lambda x: voi.attenuation(x, "LIN", 1 if rising else -1, 12), RAMP_12_BIT)
+    np.testing.assert_allclose(shown, expected, rtol=0, atol=1e-14)  # a rounding of numbers up to 8.3
+    order = shown.ravel() if rising else shown.ravel()[::-1]
+    assert order[0] == order[1] == order.max()
+    assert order[-1] == 0
+
+
 @pytest.mark.parametrize("inverted", [False, True])
 def test_padding_is_black_even_where_the_film_is_inverted(inverted: bool) -> None:
     shown = display(Window(2000, 1000), inverted=inverted, padding=(4000, 4095)).apply(RAMP_12_BIT)
@@ -166,6 +179,7 @@ LUT = LookUpTable(0, np.arange(4096.0), 12)
         (display(Window(2048, 1)), False),
         (display(LUT), False),
         (display(Window(2048, 4096), modality=LUT), False),
+        (display(Window(4, 9), modality=Intensity(True, (0, 4095))), False),
     ],
 )
 def test_only_a_straight_line_commutes_with_an_area_mean(chain: Display, expected: bool) -> None:

@@ -192,7 +192,9 @@ def test_a_refusal_comes_out_as_itself(tmp_path: Path) -> None:
 
 def test_settings_survive_json() -> None:
     settings = PrepareSettings((64, 48), "crop", 12)
-    assert settings.to_json() == {"size": [64, 48], "fit": "crop", "bits": 12}
+    read = {"for_processing": False, "any_body_part": False, "burned_in": False, "frames": "refuse"}
+    choices = {"read": read, "crop_collimation": False, "refuse_text": False}
+    assert settings.to_json() == {"size": [64, 48], "fit": "crop", "bits": 12, **choices}
     assert PrepareSettings.from_json(settings.to_json()) == settings
 
 

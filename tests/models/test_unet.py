@@ -71,7 +71,8 @@ def test_every_presets_network_keeps_the_shape(preset: str) -> None:
     network = on_meta(config.model)
     with torch.device("meta"):
         x_t, t = torch.empty(2, *config.data.shape), torch.zeros(2, dtype=torch.int64)
-    assert network(x_t, t).shape == x_t.shape
+    channels = 2 if config.model.learns_variance else 1  # the second half places the variance
+    assert network(x_t, t).shape == (2, channels * config.data.channels, *x_t.shape[2:])
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "celebahq-256"])

@@ -9,8 +9,9 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,14 @@ import pandas as pd
 
 from xraygen import __version__
 from xraygen.atomic import HIDDEN_SUFFIX, atomic_folder, sha256_of, write_json
+from xraygen.dataset.exclusion import datasets_with, made_with, pseudonyms_of_excluded, read_exclusions
+from xraygen.dataset.flags import FLAGS_NAME, flag_counts, voi_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
 from xraygen.dataset.journal import Journal, Outcome, open_journal
-from xraygen.dataset.labels import Facts, LabelTable, Layout, layout_label_names, read_labels
+from xraygen.dataset.labels import Facts, LabelTable, Layout, label_files, layout_label_names, read_labels
 from xraygen.dataset.manifest import read_rejected, write_manifest, write_rejected
 from xraygen.dataset.outcomes import Knowledge
+from xraygen.dataset.overview import write_overview
 from xraygen.dataset.pseudonyms import (
     Pseudonyms,
     check_key_path,
@@ -33,7 +37,7 @@ from xraygen.dataset.pseudonyms import (
 )
 from xraygen.dataset.reading import read_films
 from xraygen.dataset.sources import SourceFile, list_sources
-from xraygen.dataset.split import parse_fractions, split_patients
+from xraygen.dataset.split import chosen_splits, empty_splits, parse_fractions, split_patients
 from xraygen.dataset.store import (
     FORMAT_VERSION,
     IMAGES_NAME,
@@ -45,6 +49,7 @@ from xraygen.dataset.store import (
     content_sha256,
     open_dataset,
 )
+from xraygen.dataset.workers import Limits
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings
 from xraygen.progress import Report, silent
@@ -59,7 +64,8 @@ def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSett
     """
     key = settings.key or default_key_path(out)
     check_key_path(key, out)
-    own = [out, key, crosswalk_path(key)] + ([settings.labels] if settings.labels else [])
+    own = [out, key, crosswalk_path(key), *label_files(settings.labels, settings.label_preset)]
+    own += [settings.exclude] if settings.exclude else []
     files = list_sources(sources, own)
     if not files:
         raise XraygenError(
@@ -82,7 +88,7 @@ def ingest(
         out: The DATASET folder to write; it must not exist, be empty, or be what the same call made earlier.
         settings: What becomes of the films.
         report: Told after each file.
-        executor: Where to read the films, such as a Dask client's; None for processes as the settings say.
+        executor: Where to read the films, such as `dask_executor`'s; None for processes as the settings say.
 
     Returns:
         Counts, also of the rejected files.
@@ -95,7 +101,8 @@ def ingest(
     out = Path(out)
     files = files_to_read(sources, out, settings)
     key_path = settings.key or default_key_path(out)
-    table = read_labels(settings.labels, settings.label_columns) if settings.labels else None
+    table = _read_table(settings)
+    excluded = read_exclusions(settings.exclude) if settings.exclude else frozenset()
     if table is not None:
         _check_names_match(settings, table, files)
     if _holds_something(out) and not key_path.exists():
@@ -104,16 +111,30 @@ def ingest(
     plan = _plan(files, settings, pseudonyms)
     already_done = _is_done(out, plan)
     if not already_done:
-        knowledge = Knowledge(pseudonyms, settings.layout, table, _label_names(settings.layout, table))
+        names = _label_names(settings.layout, table)
+        knowledge = Knowledge(pseudonyms, settings.layout, table, names, excluded)
         journal = open_journal(out.with_name(f".{out.name}.ingest"), plan)
         pool = settings.workers if executor is None else executor
-        read_films(files, settings.prepare, knowledge, journal, pool, report)
+        limits = Limits(settings.seconds_per_file)
+        read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
         ends = [outcome for shard in range(len(journal)) for outcome in journal.outcomes(shard)]
         _check_ends(files, ends, settings, journal)
         write_crosswalk(key_path, _crosswalk(files, ends))
-        _assemble(out, ends, settings, knowledge.label_names, journal, plan)
+        _assemble(out, ends, settings, knowledge, journal, plan)
         journal.remove()
-    return _summarise(out, key_path, table.left_out if table else (), already_done)
+    summary = _summarise(out, key_path, settings, table, already_done)
+    if not settings.also_search:
+        return summary
+    names_of_excluded = pseudonyms_of_excluded(excluded, pseudonyms, key_path, out)
+    datasets = datasets_with(names_of_excluded, settings.also_search)
+    made = made_with(set(datasets.values()), settings.also_search)
+    return replace(summary, made_with_excluded=tuple(map(str, [*datasets, *made])))
+
+
+def _read_table(settings: IngestSettings) -> LabelTable | None:
+    if settings.labels is None:
+        return None
+    return read_labels(settings.labels, settings.label_columns, settings.label_preset, settings.split_column)
 
 
 def _label_names(layout: Layout | None, table: LabelTable | None) -> tuple[str, ...]:
@@ -137,8 +158,12 @@ def _no_row_matches(settings: IngestSettings) -> str:
 
 def _plan(files: Sequence[SourceFile], settings: IngestSettings, pseudonyms: Pseudonyms) -> str:
     """A keyed hash over all that decides what the DATASET holds."""
-    sizes = [(str(file.name), file.path.stat().st_size if file.path.exists() else None) for file in files]
-    labels = sha256_of(settings.labels) if settings.labels else None
+    sizes = [(str(file.name), file.size_bytes) for file in files]
+    lists = [
+        *label_files(settings.labels, settings.label_preset),
+        *([settings.exclude] if settings.exclude else []),
+    ]
+    labels = [sha256_of(file) for file in lists]
     decisive = [__version__, FORMAT_VERSION, settings.to_json(), labels, sizes]
     return pseudonyms.keyed_hash("plan", json.dumps(decisive))
 
@@ -190,8 +215,8 @@ def _crosswalk(files: Sequence[SourceFile], ends: Sequence[Outcome]) -> pd.DataF
     rows = [
         {
             "source": end["source"],
-            **{name: end["row"][name] if "row" in end else "" for name in ("image_id", "patient", "study")},
-            "path": str(file.path),
+            **{name: end.get("row", end).get(name, "") for name in ("image_id", "patient", "study")},
+            "path": file.path_text,
         }
         for file, end in zip(files, ends, strict=True)
     ]
@@ -202,7 +227,7 @@ def _assemble(
     out: Path,
     ends: Sequence[Outcome],
     settings: IngestSettings,
-    label_names: tuple[str, ...],
+    knowledge: Knowledge,
     journal: Journal,
     plan: str,
 ) -> None:
@@ -211,13 +236,20 @@ def _assemble(
     rejected = [end for end in ends if "reason" in end]
     manifest = pd.DataFrame([{**end["row"], **end["labels"]} for end in accepted])
     assert manifest["image_id"].is_unique
-    fractions = parse_fractions(settings.split)
-    manifest["split"] = split_patients(list(manifest["patient"]), fractions, settings.seed)
+    patients, column = list(manifest["patient"]), settings.split_column
+    chosen = chosen_splits(patients, [end["split"] for end in accepted], column) if column else {}
+    manifest["split"] = split_patients(
+        patients, parse_fractions(settings.split), knowledge.pseudonyms, chosen
+    )
+    by_key = {"patients_split_by_key": len({*patients} - {*chosen})} if column else {}
     _remove_leftovers_of(out)
     with atomic_folder(out) as aside:
         _write_images(aside / IMAGES_NAME, journal, len(accepted), settings.prepare)
-        write_manifest(aside / MANIFEST_NAME, manifest, label_names)
+        write_manifest(aside / MANIFEST_NAME, manifest, knowledge.label_names)
         write_rejected(aside / REJECTED_NAME, rejected)
+        write_flags(aside / FLAGS_NAME, accepted)
+        images = np.load(aside / IMAGES_NAME, mmap_mode="r")
+        write_overview(aside, images, settings.prepare.bits, ends)
         counts = {"seen": len(ends), "accepted": len(accepted), "rejected": len(rejected)}
         assert counts["seen"] == counts["accepted"] + counts["rejected"]
         info = DatasetInfo(
@@ -226,10 +258,12 @@ def _assemble(
             size=settings.prepare.size,
             bits=settings.prepare.bits,
             channels=1,
-            settings={**settings.to_json(), "plan": plan},
+            settings={**settings.to_json(), **by_key, "plan": plan},
             counts=counts,
-            label_names=label_names,
+            label_names=knowledge.label_names,
             content_sha256=content_sha256(aside),
+            flags=flag_counts(accepted),
+            voi=voi_counts(accepted),
         )
         write_json(aside / INFO_NAME, info.to_json())
 
@@ -253,7 +287,9 @@ def _write_images(path: Path, journal: Journal, count: int, prepare: PrepareSett
             file.write(images.tobytes())
 
 
-def _summarise(out: Path, key: Path, left_out: tuple[str, ...], already_done: bool) -> IngestSummary:
+def _summarise(
+    out: Path, key: Path, settings: IngestSettings, table: LabelTable | None, already_done: bool
+) -> IngestSummary:
     """What the DATASET says about itself."""
     dataset = open_dataset(out)
     manifest, names = dataset.manifest, list(dataset.info.label_names)
@@ -269,8 +305,24 @@ def _summarise(out: Path, key: Path, left_out: tuple[str, ...], already_done: bo
         patients={split: int(patients.get(split, 0)) for split in SPLITS},
         label_names=dataset.info.label_names,
         unlabelled=int((manifest[names] == "").all(axis=1).sum()) if names else 0,
-        left_out=left_out,
+        left_out=table.left_out if table else (),
         key=key,
         crosswalk=crosswalk_path(key),
         already_done=already_done,
+        flags=dataset.info.flags,
+        notes=_notes(settings, table, dataset.info, {split: int(patients.get(split, 0)) for split in SPLITS}),
     )
+
+
+def _notes(
+    settings: IngestSettings, table: LabelTable | None, info: DatasetInfo, patients: Mapping[str, int]
+) -> tuple[str, ...]:
+    """What was decided for the user, or by chance."""
+    notes = []
+    if table is not None and table.preset is not None:
+        notes.append(f"the labels were read in the convention {table.preset} (--label-preset)")
+    by_key = info.settings.get("patients_split_by_key", 0)
+    if by_key:
+        notes.append(f"the split column is silent on {by_key} patients, whom the key and --split divided")
+    empty = empty_splits(patients, parse_fractions(settings.split)) if not settings.split_column else ""
+    return (*notes, empty) if empty else tuple(notes)

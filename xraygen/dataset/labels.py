@@ -1,6 +1,8 @@
 """What is known of a film besides its pixels: a CSV's rows, or what the names of folders and files say."""
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -8,11 +10,14 @@ from typing import Literal
 
 import pandas as pd
 
+from xraygen.dataset.label_presets import LabelPreset, apply_preset, companion_files, detect_preset
 from xraygen.dataset.manifest import manifest_columns
+from xraygen.dataset.split import parse_split
 from xraygen.errors import UsageError
 
 Layout = Literal["folders", "kermany"]
 LAYOUTS: tuple[Layout, ...] = ("folders", "kermany")
+PresetChoice = Literal["auto", "none"] | LabelPreset
 
 _ROLES: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "file_name", "filename", "image", "image_path", "image_index"),
@@ -47,6 +52,8 @@ class Facts:
     """In years."""
     view: str = ""
     """PA, AP, LL and the like."""
+    split: str = ""
+    """The split that a column names for it, in the column's own word."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def filled_from(self, other: "Facts") -> "Facts":
@@ -57,6 +64,7 @@ class Facts:
             sex=self.sex or other.sex,
             age=other.age if self.age is None else self.age,
             view=self.view or other.view,
+            split=self.split or other.split,
             labels={**other.labels, **{name: value for name, value in self.labels.items() if value}},
         )
 
@@ -69,7 +77,7 @@ def layout_label_names(layout: Layout | None) -> tuple[str, ...]:
 def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     """What the names of a file and of its folder say.
 
-    folders: label `finding` is the folder's name.
+    folders: label `finding` is the folder's name, or that of the archive without .zip.
 
     kermany: the paediatric films of Kermany et al. 2018 (doi:10.17632/rscbjbr9sj): `finding` is the folder's name
     (NORMAL or PNEUMONIA), `cause` is bacteria or virus, and the patient is `personN`, or the number N in `IM-N-...`
@@ -84,7 +92,7 @@ def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     """
     if layout is None:
         return Facts()
-    finding = path.absolute().parent.name
+    finding = re.sub(r"\.zip$", "", path.absolute().parent.name, flags=re.IGNORECASE)
     if layout == "folders":
         return Facts(labels={"finding": finding})
     sick = re.match(r"(person\d+)_(bacteria|virus)_", path.name)
@@ -104,6 +112,8 @@ class LabelTable:
     rows: tuple[Facts, ...]
     keys: Mapping[str, Mapping[str, int | None]]
     """For each way of matching: key -> row; None where the key is ambiguous."""
+    preset: LabelPreset | None = None
+    """The convention by which it was read."""
 
     def row_of(self, path: Path, relative: PurePosixPath, known: Facts, instance: str) -> Facts | None:
         """The row that speaks of a film.
@@ -129,18 +139,35 @@ class LabelTable:
         return None
 
 
-def read_labels(file: Path, label_columns: Sequence[str] | None = None) -> LabelTable:
+def read_labels(
+    file: Path,
+    label_columns: Sequence[str] | None = None,
+    preset: PresetChoice = "auto",
+    split_column: str | None = None,
+) -> LabelTable:
     """Read a CSV of labels; commas, or semicolons where the first line has no comma.
 
     Args:
-        file: The CSV, UTF-8, with a header.
+        file: The CSV, UTF-8, with a header; packed with gzip if its name ends in .gz.
         label_columns: The columns wanted as labels; None for all that are not recognised as something else.
+        preset: A public collection's convention, see `apply_preset`; auto: the one that the header shows, if any.
+        split_column: The column that names a split for each row.
 
     Raises:
-        UsageError: If the file is missing, no CSV, has no column to match films by, lacks a wanted column, or says two
-            different things about one image.
+        UsageError: If the file is missing, no CSV, has no column to match films by, lacks a wanted column, says two
+            different things about one image, or puts a patient into two splits.
     """
-    table = _read_table(file)
+    written = _read_table(file)
+    convention = detect_preset(written.columns) if preset == "auto" else None if preset == "none" else preset
+    table = written
+    if convention is not None:
+        beside = {what: _read_table(path) for what, path in companion_files(file).items()}
+        table = apply_preset(convention, file, written, beside if convention == "mimic" else {})
+    splits = _splits(file, written, table, split_column)
+    if split_column is not None or convention == "mimic":
+        table = table.drop(
+            columns=[split_column, "split"] if convention == "mimic" else split_column, errors="ignore"
+        )
     roles = {column: _ROLE_OF.get(_plain(column)) for column in table.columns}
     if not set(roles.values()) & {*_PER_IMAGE, "study", "patient"}:
         raise UsageError(
@@ -153,27 +180,70 @@ def read_labels(file: Path, label_columns: Sequence[str] | None = None) -> Label
         _check_wanted(file, label_columns, wanted)
         wanted = [column for column in wanted if column in label_columns]
     rows = tuple(
-        _facts_of_row(dict(zip(table.columns, values, strict=True)), roles, wanted)
-        for values in table.itertuples(index=False, name=None)
+        _facts_of_row(dict(zip(table.columns, values, strict=True)), roles, wanted, split)
+        for values, split in zip(table.itertuples(index=False, name=None), splits, strict=True)
     )
+    _check_splits(file, rows)
     return LabelTable(
         label_names=tuple(_label_name(column) for column in wanted),
         left_out=tuple(private),
         rows=rows,
         keys=_index(file, table, roles, rows),
+        preset=convention,
     )
+
+
+def label_files(labels: Path | None, preset: PresetChoice) -> list[Path]:
+    """All files that `read_labels` would read."""
+    if labels is None:
+        return []
+    return [labels, *(companion_files(labels).values() if preset in ("auto", "mimic") else ())]
+
+
+def _splits(file: Path, written: pd.DataFrame, table: pd.DataFrame, column: str | None) -> list[str]:
+    """What the column says, row by row; "" where there is none."""
+    if column is None:
+        return [""] * len(table)
+    source = next((it for it in (table, written) if column in it.columns and len(it) == len(table)), None)
+    if source is None:
+        names = ", ".join(dict.fromkeys([*written.columns, *table.columns]))
+        raise UsageError(f"--split-column {column}: {file} has these columns: {names}.")
+    words = [str(word) for word in source[column]]
+    for number, word in enumerate(words, 2):
+        if word and parse_split(word) is None:
+            raise UsageError(
+                f"--split-column {column}: {file}, line {number}, names no split; write train, validation or test, or "
+                "nothing."
+            )
+    return words
+
+
+def _check_splits(file: Path, rows: Sequence[Facts]) -> None:
+    """Refuse a patient in two splits before a day of reading; by lines, as logs name no patient."""
+    first: dict[str, tuple[int, str]] = {}
+    for number, row in enumerate(rows, 2):
+        split = parse_split(row.split)
+        if not row.patient or split is None:
+            continue
+        line, earlier = first.setdefault(row.patient, (number, split))
+        if earlier != split:
+            raise UsageError(
+                f"{file}: lines {line} and {number} put one patient into {earlier} and {split}; choose one split for "
+                "all films of a patient."
+            )
 
 
 def _read_table(file: Path) -> pd.DataFrame:
     """All columns as stripped text."""
     try:
-        with file.open(encoding="utf-8-sig") as lines:
+        opener = gzip.open if file.suffix.lower() == ".gz" else open
+        with opener(file, "rt", encoding="utf-8-sig") as lines:
             header = lines.readline()
         separator = "," if "," in header or ";" not in header else ";"
         table = pd.read_csv(
             file, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise UsageError(f"--labels {file} cannot be read as CSV: {' '.join(str(error).split())}") from None
     return table.assign(**{column: table[column].str.strip() for column in table.columns})
 
@@ -198,7 +268,7 @@ def _label_name(column: str) -> str:
 
 
 def _facts_of_row(
-    row: Mapping[str, str], roles: Mapping[str, str | None], label_columns: Sequence[str]
+    row: Mapping[str, str], roles: Mapping[str, str | None], label_columns: Sequence[str], split: str
 ) -> Facts:
     """One row; where two columns have one role the first that is filled counts."""
 
@@ -211,6 +281,7 @@ def _facts_of_row(
         sex=_sex(first("sex")),
         age=_age_years(first("age")),
         view=first("view").upper(),
+        split=split,
         labels={_label_name(column): row[column] for column in label_columns},
     )
 

@@ -1,19 +1,23 @@
 """How one file ends: accepted with a row of the manifest, or rejected with a reason. Identifiers stop here."""
 
 from collections.abc import Mapping
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from xraygen.dataset.allowed import coded_photometric, coded_sex, coded_view, plausible_spacing, pooled_age
 from xraygen.dataset.journal import Outcome
 from xraygen.dataset.labels import Facts, LabelTable, Layout, facts_from_layout
 from xraygen.dataset.pseudonyms import Pseudonyms
 from xraygen.dataset.sources import SourceFile
+from xraygen.dataset.workers import crashed
 from xraygen.errors import FilmError
 from xraygen.films.dicom import FilmAttributes
 from xraygen.films.transforms import PreparedFilm
 
 _NOT_AN_IMAGE = ("not_dicom", "unknown_format")
+_KILLED_BY_DASK = "KilledWorker"
+"""Its error for a film that ended several workers; by name, as Dask need not be installed."""
 _SHORT_NAME = 4  # "7" or "IM" in a sentence names nobody
 
 
@@ -25,6 +29,8 @@ class Knowledge:
     layout: Layout | None
     table: LabelTable | None
     label_names: tuple[str, ...]
+    excluded: frozenset[str] = frozenset()
+    """Patients, studies, films and paths whose consent was withdrawn."""
 
     def facts(self, file: SourceFile, attributes: FilmAttributes) -> tuple[Facts, bool]:
         """What is known of a film, and whether the CSV had a row for it.
@@ -51,7 +57,8 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
 
     Returns:
         `row`: its row without the split and the labels; `labels`; `source`; `content`: keyed hash of its pixels;
-        `matched`: whether the CSV had a row for it; `telling`: the labels that repeat one of its identifiers.
+        `flags` and `voi`: those of the film; `matched`: whether the CSV had a row for it; `telling`: the labels that
+        repeat one of its identifiers.
     """
     facts, matched = knowledge.facts(file, film.attributes)
     labels = {name: facts.labels.get(name, "") for name in knowledge.label_names}
@@ -65,13 +72,16 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
         "content": knowledge.pseudonyms.keyed_hash("content", film.content_sha256),
         "row": _row(facts, film, source, knowledge.pseudonyms),
         "labels": labels,
+        "split": facts.split,
         "matched": matched,
+        "flags": list(film.attributes.flags),
+        "voi": film.attributes.voi,
         "telling": [name for name, value in labels.items() if value in identifiers],
     }
 
 
 def _row(facts: Facts, film: PreparedFilm, source: str, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
-    """The manifest's columns apart from split and labels."""
+    """The manifest's columns apart from split and labels: pseudonyms, and what `xraygen.dataset.allowed` lets pass."""
     content, attributes = film.content_sha256, film.attributes
     # A film of an unknown patient is kept together with its study, or else stands alone.
     patient = facts.patient or (f"study\x1f{facts.study}" if facts.study else f"image\x1f{content}")
@@ -80,14 +90,14 @@ def _row(facts: Facts, film: PreparedFilm, source: str, pseudonyms: Pseudonyms) 
         "source": source,
         "patient": pseudonyms.patient(patient),
         "study": pseudonyms.study(facts.study) if facts.study else "",
-        "view": facts.view,
-        "sex": facts.sex,
-        "age": facts.age,
+        "view": coded_view(facts.view),
+        "sex": coded_sex(facts.sex),
+        "age": pooled_age(facts.age),
         "rows": attributes.rows,
         "columns": attributes.columns,
         "bits_stored": attributes.bits_stored,
-        "photometric": attributes.photometric,
-        "pixel_spacing_mm": attributes.pixel_spacing_mm,
+        "photometric": coded_photometric(attributes.photometric),
+        "pixel_spacing_mm": plausible_spacing(attributes.pixel_spacing_mm),
     }
 
 
@@ -125,9 +135,8 @@ def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudony
             detail = "The file is neither DICOM nor PNG, JPEG, TIFF or NIfTI; convert it or leave it out."
             return rejected(source, "not_an_image", detail)
         return rejected(source, error.reason, _without_name(error.detail, file))
-    if isinstance(error, BrokenExecutor):
-        detail = "Reading the file killed the process that read it: it is damaged, or larger than the memory."
-        return rejected(source, "crashed", detail)
+    if type(error).__name__ == _KILLED_BY_DASK:
+        return rejected(source, crashed().reason, crashed().detail)
     if isinstance(error, (OSError, MemoryError, ImportError)) or not isinstance(error, Exception):
         raise error
     return rejected(

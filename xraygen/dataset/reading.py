@@ -2,19 +2,26 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
+from xraygen.dataset.curation import CurationSettings, Curator
+from xraygen.dataset.exclusion import withdrawn
 from xraygen.dataset.journal import Journal, Outcome
-from xraygen.dataset.outcomes import Knowledge, accepted, duplicate, refusal
-from xraygen.dataset.sources import SourceFile
-from xraygen.dataset.workers import default_workers, in_order
-from xraygen.films.transforms import PrepareSettings, prepare_film
+from xraygen.dataset.outcomes import Knowledge, accepted, refusal
+from xraygen.dataset.sources import SourceFile, opened
+from xraygen.dataset.workers import Limits, default_workers, in_order
+from xraygen.errors import FilmError
+from xraygen.films.transforms import PreparedFilm, PrepareSettings, prepare_film
 from xraygen.progress import Progress, Report
 from xraygen.ranges import Stored
 
 _FILMS_PER_SHARD = 256
 _BYTES_PER_SHARD = 2**26
+_BYTES_PER_FETCH = 2**20
+MAX_FILE_BYTES = 2**30
+"""No radiograph is larger: 8192 x 8192 pixels of 32 bits, uncompressed, are a quarter of it."""
 
 
 def read_films(
@@ -24,6 +31,8 @@ def read_films(
     journal: Journal,
     pool: Executor | int | None,
     report: Report,
+    limits: Limits | None = None,
+    curation: CurationSettings | None = None,
 ) -> None:
     """Read the files that the journal lacks, and write it shard by shard.
 
@@ -34,15 +43,19 @@ def read_films(
         journal: What earlier runs did; complete afterwards.
         pool: An executor, a number of processes (0: this one), or None for as many as there are processors.
         report: Told after each file.
+        limits: What one file may cost, None for the usual; an executor has its owner's, and this process none.
+        curation: Which readable films stay out, None for the usual.
     """
     per_shard = films_per_shard(prepare)
     finished = len(journal)
     earlier = [outcome for shard in range(finished) for outcome in journal.outcomes(shard)]
-    kept = {outcome["content"]: outcome for outcome in earlier if "row" in outcome}
-    refused = len(earlier) - len(kept)
+    curator = Curator(curation or CurationSettings(), prepare, earlier)
+    refused = sum("reason" in outcome for outcome in earlier)
     images: list[Stored] = []
     ends: list[Outcome] = []
-    with closing(_read(files[len(earlier) :], prepare, knowledge, kept, pool, per_shard)) as stream:
+    with closing(
+        _read(files[len(earlier) :], prepare, knowledge, curator, pool, limits or Limits())
+    ) as stream:
         for done, (outcome, image) in enumerate(stream, len(earlier) + 1):
             ends.append(outcome)
             if image is None:
@@ -65,23 +78,22 @@ def _read(
     files: Sequence[SourceFile],
     prepare: PrepareSettings,
     knowledge: Knowledge,
-    kept: dict[str, Outcome],
+    curator: Curator,
     pool: Executor | int | None,
-    per_shard: int,
+    limits: Limits,
 ) -> Generator[tuple[Outcome, Stored | None]]:
-    """Each file's outcome, and its image if it is accepted; `kept` grows by the films accepted."""
-    readers, ahead = _readers(pool, len(files), per_shard)
-    task = partial(prepare_film, settings=prepare)
-    with closing(in_order(task, [file.path for file in files], readers, ahead=ahead)) as futures:
+    """Each file's outcome, and its image if it is accepted; the curator remembers the films accepted."""
+    readers, ahead = _readers(pool, len(files), films_per_shard(prepare))
+    task = partial(read_source, settings=prepare)
+    with closing(in_order(task, files, readers, ahead=ahead, first=fetch_source, limits=limits)) as futures:
         for file, future in zip(files, futures, strict=True):
             refused = refusal(future, file, knowledge.pseudonyms)
             if refused is not None:
                 yield refused, None
                 continue
             film = future.result()
-            outcome = accepted(film, file, knowledge)
-            first = kept.setdefault(outcome["content"], outcome)
-            yield (outcome, film.image) if first is outcome else (duplicate(outcome, first), None)
+            outcome = withdrawn(film, file, knowledge) or curator.judge(film, accepted(film, file, knowledge))
+            yield outcome, film.image if "row" in outcome else None
 
 
 def _readers(pool: Executor | int | None, items: int, per_shard: int) -> tuple[Executor | int, int]:
@@ -91,3 +103,42 @@ def _readers(pool: Executor | int | None, items: int, per_shard: int) -> tuple[E
     count = default_workers(items) if pool is None else min(pool, items)
     # One at a time in this process: reading changes the warning filters, which threads share.
     return count, 4 * count if count else 1
+
+
+def fetch_source(file: SourceFile) -> None:
+    """`fetch` for a file that lies on the disk itself; a member of an archive is small."""
+    if file.member is None and file.refusal is None:
+        fetch(file.path)
+
+
+def fetch(path: Path) -> None:
+    """Wait until the disk has handed over a file, which is not the file's fault; what fails here fails again later."""
+    buffer = bytearray(_BYTES_PER_FETCH)
+    with suppress(OSError):
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            return
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def read_source(file: SourceFile, settings: PrepareSettings) -> PreparedFilm:
+    """`read_one` for a file that may lie in an archive; raises FilmError also where it cannot be taken out."""
+    with opened(file) as path:
+        return read_one(path, settings)
+
+
+def read_one(path: Path, settings: PrepareSettings) -> PreparedFilm:
+    """Read one file and bring it to the DATASET's size and bits.
+
+    Raises:
+        FilmError: As `prepare_film`; `unreadable` for what is no file, and `too_large` beyond MAX_FILE_BYTES.
+    """
+    with suppress(OSError):
+        if path.exists() and not path.is_file():  # a link to a pipe or a device, which may have no end
+            raise FilmError("unreadable", "The file cannot be read (it is no regular file).")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FilmError(
+                "too_large", f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB; no radiograph is."
+            )
+    return prepare_film(path, settings)

@@ -1,30 +1,72 @@
 """Which files an ingest reads, and in which order."""
 
-import glob
 import os
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from xraygen.errors import UsageError
+from xraygen.dataset.archives import Member, Refusal, is_archive, list_members, unpacked
+from xraygen.dataset.dicomdir import is_dicomdir, referenced_files
+from xraygen.errors import FilmError, UsageError
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file that is seen."""
+    """One file that is seen; it can be sent to another process and read there."""
 
     path: Path
-    """Absolute."""
+    """Absolute; for a member of an archive the archive's path with the member's behind it."""
     name: PurePosixPath
-    """Relative to the folder that all sources share: the same wherever the whole tree is moved to."""
+    """Relative to the folder that all sources share: the same wherever the whole tree is moved to. Valid text."""
+    member: Member | None = None
+    """Where it lies in its archive."""
+    refusal: Refusal | None = None
+    """Why it is not even opened."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Its size, or that it has in its archive; None for a file that is not there."""
+        if self.member is not None:
+            return self.member.size
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return None
+
+    @property
+    def path_text(self) -> str:
+        """The path as valid text: bytes of old exports that are no UTF-8 as escapes."""
+        return _text(self.path)
+
+
+@contextmanager
+def opened(file: SourceFile) -> Iterator[Path]:
+    """Make a file readable under a path of this machine for as long as the block lasts.
+
+    Raises:
+        FilmError: If it was refused when it was listed, or cannot be taken out of its archive.
+    """
+    if file.refusal is not None:
+        raise FilmError(*file.refusal)
+    if file.member is None:
+        yield file.path
+    else:
+        with unpacked(file.member) as path:
+            yield path
 
 
 def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()) -> list[SourceFile]:
     """List every file of the sources once, sorted by path.
 
+    Zip archives count as folders: each member is a file, named `archive.zip/member`. A DICOMDIR stands for the files
+    that it refers to; those that are missing are listed, too, so that they are accounted for.
+
     Args:
         sources: Folders (read with all folders in them; links are followed once), files, or patterns such as
-            `in/**/*.dcm`. What is hidden, that is, starts with a dot, is skipped unless it is named itself.
+            `in/**/*.dcm`, whose `**` follows no links. What is hidden, that is, starts with a dot, is skipped unless it
+            is named itself.
         leave_out: Files and folders that are not films, such as the CSV of labels and the output.
 
     Raises:
@@ -32,31 +74,71 @@ def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()
     """
     roots = [root for source in sources for root in _expand(str(source))]
     excluded = {path.resolve() for path in leave_out}
-    found = {path for root in roots for path in _walk(root, excluded)}
     shared = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
-    return [SourceFile(path, PurePosixPath(path.relative_to(shared))) for path in sorted(found)]
+    found = {path for root in roots for path in _walk(root, excluded)}
+    files: dict[Path, Member | Refusal | None] = {}
+    for path in found:
+        files.update(_files_of(path, found))
+    return [_source_file(path, shared, files[path]) for path in sorted(files)]
+
+
+def _source_file(path: Path, shared: Path, what: Member | Refusal | None) -> SourceFile:
+    return SourceFile(
+        path,
+        PurePosixPath(_text(path.relative_to(shared))),
+        member=what if isinstance(what, Member) else None,
+        refusal=what if isinstance(what, Refusal) else None,
+    )
+
+
+def _text(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _files_of(path: Path, found: Collection[Path]) -> Mapping[Path, Member | Refusal | None]:
+    """What one file on the disk stands for: itself, an archive's members, or what a DICOMDIR refers to."""
+    if is_archive(path):
+        members = list_members(path)
+        return {path: members} if isinstance(members, Refusal) else {path / name: it for name, it in members}
+    if is_dicomdir(path):
+        referenced = referenced_files(path)
+        if referenced is not None:
+            return {file: refusal for file, refusal in referenced.items() if file not in found}
+    return {path: None}
 
 
 def _expand(source: str) -> list[Path]:
     """A path as it is, a pattern as all that it matches; absolute."""
     if os.path.lexists(source):
         return [Path(os.path.abspath(source))]  # noqa: PTH100 - Path.absolute keeps "..", resolve follows links
-    matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - an absolute pattern is none of Path's
+    matches = sorted(_matches(source))
     if not matches:
         raise UsageError(
             f"{source} does not exist; give a folder, a file or a pattern such as 'in/**/*.dcm'."
         )
-    return [Path(os.path.abspath(match)) for match in matches]  # noqa: PTH100 - as above
+    return matches
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """All that a pattern matches; unlike glob.glob's, Path.glob's ** does not go round in circles of links."""
+    parts = Path(os.path.abspath(pattern)).parts  # noqa: PTH100 - as above
+    fixed = next((number for number, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    if fixed == len(parts):
+        return
+    hidden_too = any(part.startswith(".") for part in parts[fixed:])
+    for path in Path(*parts[:fixed]).glob(str(Path(*parts[fixed:]))):
+        if hidden_too or not any(part.startswith(".") for part in path.parts[fixed:]):
+            yield path
 
 
 def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
     """The files at or below `root`; a dead link counts as a file, so that it is accounted for."""
     if not root.is_dir():
-        if root.resolve() not in excluded:
+        if _real(root) not in excluded:
             yield root
         return
     visited = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
         here = Path(folder)
         real = here.resolve()
         if real in visited or real in excluded:
@@ -69,6 +151,21 @@ def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
             if (
                 not name.startswith(".")
                 and (path.is_file() or path.is_symlink())
-                and path.resolve() not in excluded
+                and _real(path) not in excluded
             ):
                 yield path
+
+
+def _refuse_folder(error: OSError) -> None:
+    """What is in a closed folder would be missing from the counts."""
+    raise UsageError(
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable, or name the other folders."
+    ) from error
+
+
+def _real(path: Path) -> Path:
+    """Where links lead; a link to itself leads nowhere and stays what it is."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
+        return path

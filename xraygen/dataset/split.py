@@ -1,15 +1,21 @@
 """Who trains, who validates, who tests: patients are split, never images."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
 
+from xraygen.dataset.pseudonyms import Pseudonyms
 from xraygen.dataset.store import SPLITS, Split
 from xraygen.errors import UsageError
-from xraygen.seeds import derive_seed
 
 Fractions = tuple[Fraction, Fraction, Fraction]
+
+_NAMES: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "validate", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_HASH_BITS = 256
 
 
 def parse_fractions(text: str) -> Fractions:
@@ -36,39 +42,89 @@ def parse_fractions(text: str) -> Fractions:
     return train, validation, test
 
 
-def split_patients(patients: Sequence[str], fractions: Fractions, seed: int) -> list[Split]:
-    """Assign each image to a split so that no patient is in two.
+def parse_split(text: str) -> Split | None:
+    """The split that a word such as `valid` or `Training` means; None for any other word."""
+    return _NAMES.get(text.strip().lower())
 
-    Patients are ordered by a hash of the seed and their pseudonym, and the order is cut where the number of images
-    comes closest to the shares. The order of the images plays no part. A split whose share is not 0 gets at least
-    one patient if there are enough of them, and one whose share is 0 gets none.
+
+def split_of_patient(patient: str, fractions: Fractions, pseudonyms: Pseudonyms) -> Split:
+    """Assign one patient to a split, whoever else there is.
+
+    HMAC-SHA-256 of the patient under the key, read as a number u in [0, 1), is uniform and independent from patient to
+    patient. The split is train where u < f_train, validation where u < f_train + f_validation, and test above. Shares
+    therefore hold in expectation: of N patients, N f +- sqrt(N f (1 - f)) come to a split of share f, and with a small
+    N it may be none. A patient stays where he is when others come or go, as long as key and shares are the same.
+
+    Args:
+        patient: The pseudonym.
+        fractions: Shares of train, validation and test.
+        pseudonyms: Holds the key.
+    """
+    drawn = int(pseudonyms.keyed_hash("split", patient), 16)
+    thresholds = (share * 2**_HASH_BITS for share in accumulate(fractions))
+    return next(split for split, threshold in zip(SPLITS, thresholds, strict=True) if drawn < threshold)
+
+
+def split_patients(
+    patients: Sequence[str],
+    fractions: Fractions,
+    pseudonyms: Pseudonyms,
+    chosen: Mapping[str, Split] | None = None,
+) -> list[Split]:
+    """Assign each image to its patient's split: the one chosen for him, or else that of `split_of_patient`.
 
     Args:
         patients: The patient of each image, [N].
         fractions: Shares of train, validation and test.
-        seed: The user's seed; another one gives another split.
+        pseudonyms: Holds the key.
+        chosen: Patients whose split is known.
 
     Returns:
         The split of each image, [N].
     """
-    images = Counter(patients)
-    order = sorted(images, key=lambda patient: (derive_seed(seed, "split", patient), patient))
-    first, second = _cuts([images[patient] for patient in order], fractions)
-    place = {patient: index for index, patient in enumerate(order)}
-    return [SPLITS[(place[patient] >= first) + (place[patient] >= second)] for patient in patients]
+    splits = dict(chosen or {})
+    for patient in patients:
+        if patient not in splits:
+            splits[patient] = split_of_patient(patient, fractions, pseudonyms)
+    return [splits[patient] for patient in patients]
 
 
-def _cuts(sizes: Sequence[int], fractions: Fractions) -> tuple[int, int]:
-    """Where validation and test begin in the list of patients, given their numbers of images."""
-    images_before = [0, *accumulate(sizes)]
-    at_least = [int(share > 0) for share in fractions]
-    if len(sizes) < sum(at_least):
-        at_least = [0, 0, 0]
+def chosen_splits(patients: Sequence[str], words: Sequence[str], column: str) -> dict[str, Split]:
+    """Which split a column names for each patient; one named for some of his images holds for all.
 
-    def closest(share: Fraction, low: int, high: int) -> int:
-        target = share * images_before[-1]
-        return min(range(low, high + 1), key=lambda cut: abs(images_before[cut] - target))
+    Args:
+        patients: The patient of each image, [N].
+        words: What the column says of it, [N]; "" where it says nothing.
+        column: Its name, for the sentence.
 
-    first = closest(fractions[0], at_least[0], len(sizes) - at_least[1] - at_least[2])
-    second = closest(fractions[0] + fractions[1], first + at_least[1], len(sizes) - at_least[2])
-    return first, second
+    Raises:
+        UsageError: If a patient is in two splits.
+    """
+    splits: dict[str, Split] = {}
+    for patient, word in zip(patients, words, strict=True):
+        split = parse_split(word)
+        if split is not None and splits.setdefault(patient, split) != split:
+            raise UsageError(
+                f"--split-column {column} puts images of patient {patient} (a pseudonym, see the crosswalk) into "
+                f"{splits[patient]} and {split}; choose one split for all films of a patient."
+            )
+    return splits
+
+
+def empty_splits(patients_in: Mapping[str, int], fractions: Fractions) -> str:
+    """One sentence about splits that were asked for and got nobody, or "" if there are none.
+
+    Args:
+        patients_in: Number of patients by split.
+        fractions: Shares of train, validation and test.
+    """
+    empty = [
+        name for name, share in zip(SPLITS, fractions, strict=True) if share and not patients_in.get(name)
+    ]
+    if not empty:
+        return ""
+    return (
+        f"no patient came into {' or '.join(empty)}: with {sum(patients_in.values())} patients the key's draw may "
+        "leave a share empty; add films, raise its share in --split, name splits with --split-column, or take "
+        "another --key."
+    )

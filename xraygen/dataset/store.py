@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,10 @@ class DatasetInfo:
     """The label columns of the manifest."""
     content_sha256: str
     """Hash over images.npy and manifest.csv, as `content_sha256` computes it."""
+    flags: Mapping[str, int] = field(default_factory=dict)
+    """Number of images by what a person should know about them; flags.csv says which."""
+    voi: Mapping[str, int] = field(default_factory=dict)
+    """Number of images by where their window came from: lut, linear, ..., percentiles, full_range."""
 
     def to_json(self) -> dict[str, Any]:
         """As dataset.json holds it."""
@@ -67,6 +71,8 @@ class DatasetInfo:
             counts={str(name): int(count) for name, count in values["counts"].items()},
             label_names=tuple(values["label_names"]),
             content_sha256=str(values["content_sha256"]),
+            flags={str(name): int(count) for name, count in values.get("flags", {}).items()},
+            voi={str(name): int(count) for name, count in values.get("voi", {}).items()},
         )
 
 

@@ -1,8 +1,10 @@
 """Stored integers from any transfer syntax that projection radiography uses, with permissively licensed decoders."""
 
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import imagecodecs
@@ -13,11 +15,14 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
 from xraygen.errors import FilmError
+from xraygen.films.claims import check_pixels, claimed_size
 
 Integers = NDArray[np.integer[Any]]
 
 GREY_TOLERANCE = 8
 """Largest difference between the channels of a pixel that lossy compression leaves in a grey picture."""
+
+_MOST_SAMPLES = 4
 
 _NATIVE = {
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
@@ -113,13 +118,15 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
     """Read and check the Image Pixel module.
 
     Raises:
-        FilmError: `no_pixels` without Rows and Columns, `multi_frame`, or `decode_failed` for impossible bits.
+        FilmError: `no_pixels` without Rows and Columns, `too_large`, `multi_frame`, or `decode_failed` for impossible
+            bits or samples.
     """
     rows, columns = integer_of(dataset, "Rows", 0), integer_of(dataset, "Columns", 0)
     if rows < 1 or columns < 1:
         raise FilmError(
             "no_pixels", "The DICOM object has no Rows and Columns; give files with an image in them."
         )
+    check_pixels(rows, columns)
     frames = integer_of(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise FilmError(
@@ -135,6 +142,8 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
             "expected 8, 16 or 32 bits with the stored ones inside.",
         )
     samples = integer_of(dataset, "SamplesPerPixel", 1)
+    if not 1 <= samples <= _MOST_SAMPLES:
+        raise FilmError("decode_failed", f"Samples per Pixel is {samples}; expected 1, or 3 in colour.")
     signed = integer_of(dataset, "PixelRepresentation", 0) == 1
     return PixelFormat(rows, columns, samples, allocated, stored, high_bit, signed)
 
@@ -150,7 +159,8 @@ def decode(dataset: Dataset, syntax: UID) -> Integers:
         Integers `[rows, columns]` in the range of Bits Stored: sign-extended, without overlay bits, never scaled.
 
     Raises:
-        FilmError: `no_pixels`, `truncated`, `multi_frame`, `colour`, `unsupported_syntax` or `decode_failed`.
+        FilmError: `no_pixels`, `too_large`, `truncated`, `multi_frame`, `colour`, `unsupported_syntax` or
+            `decode_failed`.
     """
     layout = pixel_format(dataset)
     data = _whole_value(dataset, "PixelData")
@@ -160,13 +170,18 @@ def decode(dataset: Dataset, syntax: UID) -> Integers:
         values = _decode_native(dataset, data, layout, big_endian=str(syntax) == _BIG_ENDIAN)
     else:
         values = _decode_compressed(data, str(syntax), layout)
-    if values.shape[:2] != (layout.rows, layout.columns):
+    _check_size(values.shape[:2], layout)
+    return _stored_bits(_one_channel(values, text_of(dataset, "PhotometricInterpretation"), syntax), layout)
+
+
+def _check_size(size: tuple[int, ...], layout: PixelFormat) -> None:
+    """Refuse a compressed image of another size than the data set's."""
+    if size != (layout.rows, layout.columns):
         raise FilmError(
             "decode_failed",
-            f"The compressed image is {values.shape[0]} x {values.shape[1]} pixels, and Rows x Columns say "
+            f"The compressed image is {size[0]} x {size[1]} pixels, and Rows x Columns say "
             f"{layout.rows} x {layout.columns}; export the film again.",
         )
-    return _stored_bits(_one_channel(values, text_of(dataset, "PhotometricInterpretation"), syntax), layout)
 
 
 def _decode_native(dataset: Dataset, data: bytes, layout: PixelFormat, *, big_endian: bool) -> Integers:
@@ -203,6 +218,9 @@ def _decode_compressed(data: bytes, syntax: str, layout: PixelFormat) -> Integer
         return _decode_rle(frame, layout)
     if _END_OF_IMAGE not in frame[-_TAIL:]:
         raise FilmError("truncated", "The compressed image has no end: the file is cut off; copy it again.")
+    size = claimed_size(frame)
+    if size is not None:
+        _check_size(size, layout)
     try:
         values = np.asarray(decoder(frame))
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
@@ -223,15 +241,20 @@ def _decoder(syntax: str) -> Callable[[bytes], Any] | None:
         (_JPEG, _decode_jpeg),
         (_JPEG_LS, imagecodecs.jpegls_decode),
         (_JPEG_2000, imagecodecs.jpeg2k_decode),
-        (_HTJ2K, imagecodecs.htj2k_decode),
+        (_HTJ2K, _decode_htj2k),
     ):
         if syntax in syntaxes:
             return decoder
     raise FilmError(
         "unsupported_syntax",
-        f"Transfer syntax {UID(syntax).name} is not one of projection radiography; convert the film to "
-        "Explicit VR Little Endian.",
+        f"{_name_of(syntax)} is not one of projection radiography; convert the film to Explicit VR Little Endian.",
     )
+
+
+def _name_of(syntax: str) -> str:
+    """A transfer syntax of the standard by its name; any other text may name a patient."""
+    name: str = UID(syntax).name
+    return "The film's transfer syntax" if name == syntax else f"Transfer syntax {name}"
 
 
 def _decode_jpeg(frame: bytes) -> Any:
@@ -241,6 +264,20 @@ def _decode_jpeg(frame: bytes) -> Any:
     except imagecodecs.Jpeg8Error:
         # Lossless files of old scanners with odd Huffman tables or precisions.
         return imagecodecs.ljpeg_decode(frame)
+
+
+def _decode_htj2k(frame: bytes) -> Any:
+    """HTJ2K; imagecodecs tells Python's last resort of an error half-way, and returns what its memory held before."""
+    failures: list[Any] = []
+    hook = sys.unraisablehook
+    sys.unraisablehook = failures.append
+    try:
+        values = imagecodecs.htj2k_decode(frame)
+    finally:
+        sys.unraisablehook = hook
+    if failures:
+        raise RuntimeError
+    return values
 
 
 def _only_frame(data: bytes) -> bytes:
@@ -263,6 +300,12 @@ def _only_frame(data: bytes) -> bytes:
 def _decode_rle(frame: bytes, layout: PixelFormat) -> Integers:
     """RLE Lossless (PS3.5 annex G): byte planes, most significant first."""
     expected = layout.rows * layout.columns * layout.samples * layout.container.itemsize
+    planes = layout.samples * layout.container.itemsize
+    header = struct.unpack_from("<16I", frame) if len(frame) >= 64 else (0,) * 16
+    offsets = [*header[1 : planes + 1], len(frame)]
+    # imagecodecs trusts the header, and crashes where it lies.
+    if header[0] != planes or offsets[0] < 64 or any(a >= b for a, b in pairwise(offsets)):
+        raise FilmError("decode_failed", "The RLE image is damaged; export the film again.")
     try:
         data = imagecodecs.dicomrle_decode(frame, layout.container)
     except (RuntimeError, ValueError) as error:

@@ -21,29 +21,21 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from xraygen.errors import FilmError
 from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
-from xraygen.films.display import (
-    Display,
-    LookUpTable,
-    Rescale,
-    VoiKind,
-    Window,
-    is_inverted,
-    padding_mask,
-    robust_window,
-    window_between,
+from xraygen.films.display import Display
+from xraygen.films.greyscale import display_flags, display_of
+from xraygen.films.objects import (
+    STRICT,
+    ReadOptions,
+    keep_first_frame,
+    refuse_other_objects,
+    shows_another_part,
 )
-
-RADIOGRAPH_CLASSES = {"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"}
-"""CR, and DX For Presentation."""
-FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
-CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7"} | {f"1.2.840.10008.5.1.4.1.1.7.{kind}" for kind in (2, 3, 4)}
-"""Secondary Capture, and its grey byte, grey word and colour kinds (of which one grey frame passes)."""
-RADIOGRAPH_MODALITIES = {"CR", "DX", "RG", "OT", ""}
-"""What a Secondary Capture, or an object of a missing or private class, may show."""
+from xraygen.films.polarity import may_be_negative
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
-    "StudyInstanceUID", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "StudyInstanceUID", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence",
+    "PatientOrientation", "BurnedInAnnotation", "PixelIntensityRelationship", "PixelIntensityRelationshipSign",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ModalityLUTSequence", "RescaleSlope",
@@ -58,6 +50,8 @@ _VIEW_CODES = {
     "399173006": "LL", "R-10236": "LL", "399198007": "RL", "R-10232": "RL",
 }  # fmt: skip
 """View Code Sequence of DX (PS3.16 CID 4010), SNOMED CT and its older SRT codes, as View Position says it."""
+_LATERAL = re.compile(r"^(LL|RL|RLO|LLO|RAO|LAO|RPO|LPO)$|LATERAL|\bLAT\b|OBL")
+"""Views from the side or oblique; the decubitus views LLD and RLD are frontal (PS3.3 C.8.11.1.1.3)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +60,8 @@ class FilmAttributes:
 
     `patient_id`, `study_uid` and `sop_instance_uid` identify a patient: they go into no message, log, repr or data set.
     `rows` and `columns` are those of the film as displayed; `voi` says where its window came from; `age` is in years.
+    `flags` name what a person should know though the film can be read: `no_orientation` (frontal, without a usable
+    Patient Orientation), `polarity_doubtful` (looks like a negative) and those of `display_flags`.
     """
 
     format: str = ""
@@ -80,6 +76,7 @@ class FilmAttributes:
     pixel_spacing_mm: float | None = None
     modality: str = ""
     body_part: str = ""
+    flags: tuple[str, ...] = ()
     patient_id: str = field(default="", repr=False)
     study_uid: str = field(default="", repr=False)
     sop_instance_uid: str = field(default="", repr=False)
@@ -102,31 +99,33 @@ class Radiograph:
     attributes: FilmAttributes
 
 
-def read_radiograph(path: str | Path) -> Radiograph:
+def read_radiograph(path: str | Path, options: ReadOptions = STRICT) -> Radiograph:
     r"""Read a DICOM radiograph as it is meant to be seen.
 
     Args:
         path: A DICOM file: CR, DX For Presentation or Secondary Capture, any transfer syntax of radiography.
+        options: What else passes by choice.
 
     Returns:
         Full-size pixels, float32 `[H, W]` in [0, 1]; frontal films lie as Patient Orientation L\F.
 
     Raises:
-        FilmError: With a `reason`: not_dicom, truncated, no_pixels, not_a_radiograph, for_processing, multi_frame,
-            colour, unsupported_syntax, decode_failed or unreadable.
+        FilmError: With a `reason`: not_dicom, truncated, no_pixels, not_a_radiograph, for_processing, body_part,
+            burned_in, multi_frame, colour, unsupported_syntax, decode_failed or unreadable.
 
     Source:
         DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation); PS3.4 N.2 (their order).
     """
-    film = read_stored(path)
+    film = read_stored(path, options)
     return Radiograph(film.display.apply(film.values), film.attributes)
 
 
-def read_stored(path: str | Path) -> StoredFilm:
+def read_stored(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
     """Read a DICOM radiograph's stored values, and how to display them.
 
     Args:
         path: As for `read_radiograph`.
+        options: What else passes by choice.
 
     Returns:
         Integers `[H, W]` in the range of Bits Stored, turned upright, with their display and attributes.
@@ -136,7 +135,7 @@ def read_stored(path: str | Path) -> StoredFilm:
     """
     with _lenient():
         try:
-            return _read(Path(path))
+            return _read(Path(path), options)
         except FilmError as refusal:
             if refusal.reason in ("no_pixels", "decode_failed", "not_a_radiograph") and _ends_early(
                 Path(path)
@@ -145,13 +144,15 @@ def read_stored(path: str | Path) -> StoredFilm:
             raise
 
 
-def _read(path: Path) -> StoredFilm:
+def _read(path: Path, options: ReadOptions) -> StoredFilm:
     """Parse, refuse, decode, turn."""
     dataset, syntax = _parse(path)
-    _refuse_other_objects(dataset)
+    refuse_other_objects(dataset, options)
+    if options.frames == "first":
+        keep_first_frame(dataset, compressed=syntax.is_encapsulated)
     values = _turn_upright(decode(dataset, syntax), dataset)
-    display = _display(dataset, values)
-    return StoredFilm(values, display, _attributes(dataset, display, values.shape))
+    display = display_of(dataset, values)
+    return StoredFilm(values, display, _attributes(dataset, display, values))
 
 
 @contextmanager
@@ -217,128 +218,18 @@ def _unparseable(marked: bool) -> FilmError:
     return FilmError("not_dicom", "The file is not DICOM (no DICM mark, no known element); check the export.")
 
 
-def _refuse_other_objects(dataset: Dataset) -> None:
-    """Let projection radiographs pass."""
-    sop_class, modality = UID(raw_text_of(dataset, "SOPClassUID")), text_of(dataset, "Modality")
-    if sop_class == FOR_PROCESSING_CLASS or text_of(dataset, "PresentationIntentType") == "FOR PROCESSING":
-        raise FilmError(
-            "for_processing",
-            "The film is DX For Processing: raw detector values that nobody reads; export the one For Presentation.",
-        )
-    if sop_class in RADIOGRAPH_CLASSES:
-        return
-    unknown = sop_class.name == str(sop_class)  # missing or private
-    if not unknown and sop_class not in CAPTURE_CLASSES:
-        raise FilmError(
-            "not_a_radiograph",
-            f"The object is {sop_class.name}; expected a CR, DX or Secondary Capture image.",
-        )
-    if modality not in RADIOGRAPH_MODALITIES:
-        raise FilmError(
-            "not_a_radiograph", f"The object's modality is {modality[:16]}; expected CR, DX, RG or OT."
-        )
-
-
-def _display(dataset: Dataset, values: NDArray[Any]) -> Display:
-    """Everything between stored values and light that the data set says."""
-    layout = pixel_format(dataset)
-    padding = _padding(dataset, values)
-    inside = values if padding is None else values[~padding_mask(values, padding)]
-    modality = _modality(dataset, layout.signed)
-    voi, kind = _voi(dataset, layout.signed)
-    if voi is None:
-        voi = robust_window(inside, modality) if inside.size else window_between(*map(float, layout.levels))
-    return Display(
-        modality=modality,
-        voi=voi,
-        voi_kind=kind,
-        inverted=is_inverted(
-            text_of(dataset, "PhotometricInterpretation"), text_of(dataset, "PresentationLUTShape")
-        ),
-        padding=padding,
-        levels=layout.levels,
-        extremes=(float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0),
-    )
-
-
-def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[int, int] | None:
-    """Smallest and largest padding value; None where no pixel of this film is padding."""
-    value = number_of(dataset, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = number_of(dataset, "PixelPaddingRangeLimit")
-    # Implicit files often say the value with the other sign: take its bits as those of a pixel.
-    ends = np.array([value, value if limit is None else limit], np.int64).astype(
-        pixel_format(dataset).container
-    )
-    padding = (int(ends.min()), int(ends.max()))
-    return padding if padding_mask(values, padding).any() else None
-
-
-def _modality(dataset: Dataset, signed: bool) -> Rescale | LookUpTable:
-    """The Modality LUT, or else Rescale Slope and Intercept, or else the identity."""
-    table = _look_up_table(dataset, "ModalityLUTSequence", signed)
-    if table is not None:
-        return table
-    slope, intercept = number_of(dataset, "RescaleSlope"), number_of(dataset, "RescaleIntercept")
-    return Rescale(slope or 1.0, intercept or 0.0)
-
-
-def _voi(dataset: Dataset, signed: bool) -> tuple[Window | LookUpTable | None, VoiKind]:
-    """The first VOI LUT, or else the first window, or else None for robust percentiles."""
-    table = _look_up_table(dataset, "VOILUTSequence", signed)
-    if table is not None:
-        return table, "lut"
-    center, width = number_of(dataset, "WindowCenter"), number_of(dataset, "WindowWidth")
-    if center is None or width is None:
-        return None, "percentiles"
-    function = text_of(dataset, "VOILUTFunction")
-    if function == "SIGMOID" and width > 0:
-        return Window(center, width, "SIGMOID"), "sigmoid"
-    if function == "LINEAR_EXACT" and width > 0:
-        return Window(center, width, "LINEAR_EXACT"), "linear_exact"
-    if function not in ("SIGMOID", "LINEAR_EXACT") and width >= 1:
-        return Window(center, width, "LINEAR"), "linear"
-    return None, "percentiles"
-
-
-def _look_up_table(dataset: Dataset, sequence: str, signed: bool) -> LookUpTable | None:
-    """The first table of a LUT sequence; None where there is none that can be used (PS3.3 C.11.1.1.1)."""
+def _orientation(dataset: Dataset) -> tuple[str, str]:
+    """First letters of the directions of rows and columns; empty where they are absent or damaged."""
     try:
-        item = dataset.get(sequence)[0]
-        count, first, bits = (int(part) for part in item.LUTDescriptor)
-        data = item.LUTData
-    except Exception:  # noqa: BLE001 - absent, empty and damaged sequences all mean "no table"
-        return None
-    count = (count & 0xFFFF) or 2**16
-    if first >= 2**15 and signed:
-        first -= 2**16
-    entries = _lut_entries(data, count, "<" if dataset.original_encoding[1] is not False else ">")
-    if not 1 <= bits <= 16 or entries is None:
-        return None
-    return LookUpTable(first, entries.astype(np.float64), bits)
-
-
-def _lut_entries(data: Any, count: int, order: str) -> NDArray[Any] | None:
-    """LUT Data as `count` integers, whether it came as words (US, OW) or as bytes packed two by two."""
-    if isinstance(data, bytes):
-        if len(data) >= 2 * count:
-            return np.frombuffer(data, f"{order}u2", count=count)
-        words = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
-    else:
-        words = np.atleast_1d(np.asarray(data, dtype=np.int64)).astype(np.uint16)
-    if len(words) >= count:
-        return words[:count]
-    packed = words.astype("<u2").view(np.uint8)
-    return packed[:count] if len(packed) >= count else None
+        row, column = (str(part).strip().upper()[:1] for part in dataset.get("PatientOrientation") or ())
+    except (ValueError, TypeError):
+        return "", ""
+    return row, column
 
 
 def _turn_upright(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     r"""Turn a frontal film to L\F: the patient's left on the right, the feet below (PS3.3 C.7.6.1.1.1)."""
-    try:
-        row, column = (str(part).strip().upper()[:1] for part in dataset.get("PatientOrientation") or ())
-    except (ValueError, TypeError):
-        return values
+    row, column = _orientation(dataset)
     if row in ("H", "F") and column in ("L", "R"):
         values, row, column = values.T, column, row
     if row not in ("L", "R") or column not in ("H", "F"):
@@ -348,13 +239,26 @@ def _turn_upright(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     return np.ascontiguousarray(values)
 
 
-def _attributes(dataset: Dataset, display: Display, shape: tuple[int, ...]) -> FilmAttributes:
+def _flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> tuple[str, ...]:
+    """What a person should know about the film."""
+    flags = display_flags(dataset, display, values)
+    orientation, view = _orientation(dataset), _view(dataset)
+    if not any(orientation) and not _LATERAL.search(view):
+        flags += ("no_orientation",)
+    # A chest is what the check knows: neither a hand nor a chest from the side.
+    frontal = not _LATERAL.search(view) and not {"A", "P"} & set(orientation)
+    if frontal and not shows_another_part(dataset) and may_be_negative(values, display):
+        flags += ("polarity_doubtful",)
+    return flags
+
+
+def _attributes(dataset: Dataset, display: Display, values: NDArray[Any]) -> FilmAttributes:
     """The attributes, each empty where the file leaves it out or damages it."""
     sex = text_of(dataset, "PatientSex")
     return FilmAttributes(
         format="dicom",
-        rows=shape[0],
-        columns=shape[1],
+        rows=values.shape[0],
+        columns=values.shape[1],
         bits_stored=pixel_format(dataset).bits_stored,
         photometric=text_of(dataset, "PhotometricInterpretation"),
         voi=display.voi_kind,
@@ -364,6 +268,7 @@ def _attributes(dataset: Dataset, display: Display, shape: tuple[int, ...]) -> F
         pixel_spacing_mm=_spacing(dataset),
         modality=text_of(dataset, "Modality"),
         body_part=text_of(dataset, "BodyPartExamined"),
+        flags=_flags(dataset, display, values),
         patient_id=raw_text_of(dataset, "PatientID"),
         study_uid=raw_text_of(dataset, "StudyInstanceUID"),
         sop_instance_uid=raw_text_of(dataset, "SOPInstanceUID"),

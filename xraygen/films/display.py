@@ -63,6 +63,33 @@ class LookUpTable:
 
 
 @dataclass(frozen=True)
+class Intensity:
+    """A detector's values, proportional to X-ray intensity: the modality of films For Processing.
+
+    Args:
+        rising: Pixel Intensity Relationship Sign 1 (low values mean little intensity); else -1.
+        levels: Smallest and largest value of Bits Stored; the one that means no intensity is the zero.
+    """
+
+    rising: bool
+    levels: tuple[int, int]
+
+    def __call__(self, stored: Floats) -> Floats:
+        """Stored values to attenuation: -ln(I / I_max), with I at least one level, since none has no logarithm.
+
+        Source:
+            DICOM PS3.3 C.8.11.3.1.2 (LIN and its sign); the law of Beer and Lambert.
+        """
+        low, high = self.levels
+        intensity = stored - low if self.rising else high - stored
+        attenuation: Floats = np.log(high - low) - np.log(np.maximum(intensity, 1.0))
+        return attenuation
+
+
+Modality = Rescale | LookUpTable | Intensity
+
+
+@dataclass(frozen=True)
 class Window:
     """Window Center and Width, in modality values, with the function that applies them."""
 
@@ -116,7 +143,7 @@ class Display:
     """How the stored values of one film become light.
 
     Args:
-        modality: Modality LUT, or Rescale Slope and Intercept.
+        modality: Modality LUT, or Rescale Slope and Intercept, or the logarithm of a film For Processing.
         voi: VOI LUT or window, in modality values.
         voi_kind: Where `voi` comes from.
         inverted: Whether the light is turned over, once, after the VOI.
@@ -125,7 +152,7 @@ class Display:
         extremes: Smallest and largest unpadded stored value of this film.
     """
 
-    modality: Rescale | LookUpTable
+    modality: Modality
     voi: Window | LookUpTable
     voi_kind: VoiKind
     inverted: bool = False
@@ -141,7 +168,7 @@ class Display:
         pixel outside the window by more than CLIP_TOLERANCE. The largest error is then below CLIP_TOLERANCE, because
         a block's mean misses at most the mean of what clipping takes from its pixels.
         """
-        if isinstance(self.modality, LookUpTable) or isinstance(self.voi, LookUpTable):
+        if not isinstance(self.modality, Rescale) or isinstance(self.voi, LookUpTable):
             return False
         if self.padding is not None or not self.voi.is_linear:
             return False
@@ -231,7 +258,7 @@ def padding_mask(stored: StoredValues, padding: tuple[int, int]) -> NDArray[np.b
     return mask
 
 
-def robust_window(stored: StoredValues, modality: Rescale | LookUpTable) -> Window:
+def robust_window(stored: StoredValues, modality: Modality) -> Window:
     """The window between the robust percentiles of unpadded pixels.
 
     Args:

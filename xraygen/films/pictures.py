@@ -8,20 +8,25 @@ first axis goes right and the second down.
 """
 
 import gzip
+import io
+import math
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import nibabel
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xraygen.errors import FilmError
+from xraygen.films.claims import MAX_PIXELS, check_pixels
 from xraygen.films.decoders import grey_of
 from xraygen.films.dicom import FilmAttributes, StoredFilm
 from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_window, window_between
@@ -30,6 +35,7 @@ _GZIP = b"\x1f\x8b"
 _NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
+_MOST_UNZIPPED = 8 * MAX_PIXELS
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -72,7 +78,7 @@ def read_picture(path: str | Path) -> StoredFilm:
         Stored values `[H, W]`: uint8 or uint16, or what the NIfTI file holds. Only the format's attributes are set.
 
     Raises:
-        FilmError: unknown_format, truncated, colour, multi_frame, decode_failed or unreadable.
+        FilmError: unknown_format, truncated, too_large, colour, multi_frame, decode_failed or unreadable.
     """
     path = Path(path)
     name = picture_format(path)
@@ -83,19 +89,15 @@ def read_picture(path: str | Path) -> StoredFilm:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:  # odd EXIF, large films
             values, inverted = _picture_values(picture, path, name)
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        SyntaxError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (FilmError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
+            raise FilmError(
+                "truncated", f"The {name.upper()} picture is cut off or damaged; copy it again."
+            ) from error
         raise FilmError(
             "decode_failed", f"The {name.upper()} picture is damaged; export it again."
-        ) from error
-    except OSError as error:
-        raise FilmError(
-            "truncated", f"The {name.upper()} picture is cut off or damaged; copy it again."
         ) from error
     return _full_range_film(np.ascontiguousarray(values), name, inverted)
 
@@ -106,6 +108,7 @@ def _picture_values(picture: Image.Image, path: Path, name: str) -> tuple[NDArra
         raise FilmError(
             "multi_frame", f"One film has one frame, and this {name.upper()} has several; split it."
         )
+    check_pixels(picture.height, picture.width)
     if name == "tiff":
         tags = picture.tag_v2  # type: ignore[attr-defined]  # TIFF only
         if tags.get(_TIFF_SAMPLES, 1) == 1 and tags.get(_TIFF_PHOTOMETRIC) in _TIFF_GREY:
@@ -182,12 +185,16 @@ def _read_nifti(path: Path) -> StoredFilm:
     """One plane of a NIfTI file, turned upright."""
     try:
         content = path.read_bytes()
-        content = gzip.decompress(content) if content.startswith(_GZIP) else content
+        content = _unzipped(content) if content.startswith(_GZIP) else content
         kind = nibabel.Nifti2Image if content[4:7] == _NIFTI_2 else nibabel.Nifti1Image
-        with LoggingOutputSuppressor():  # nibabel tells stderr about every header that it mends
+        with _silence():
             image: Any = kind.from_bytes(content)
+        if math.prod(image.shape) * image.get_data_dtype().itemsize > len(content):
+            raise EOFError
         stored = np.asarray(image.dataobj.get_unscaled())
         stored = stored.astype(stored.dtype.newbyteorder("="))
+    except FilmError:
+        raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FilmError("truncated", "The NIfTI file is cut off or damaged; copy it again.") from error
     except Exception as error:
@@ -213,6 +220,28 @@ def _read_nifti(path: Path) -> StoredFilm:
         levels=levels,
         spacing=spacing if spacing > 0 else None,
     )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep nibabel from telling stderr about every header that it mends."""
+    before, imageglobals.logger.disabled = imageglobals.logger.disabled, True
+    try:
+        yield
+    finally:
+        imageglobals.logger.disabled = before
+
+
+def _unzipped(content: bytes) -> bytes:
+    """The content of a .gz, of which a few bytes can claim gigabytes."""
+    with gzip.open(io.BytesIO(content)) as file:
+        unzipped = file.read(_MOST_UNZIPPED + 1)
+    if len(unzipped) > _MOST_UNZIPPED:
+        raise FilmError(
+            "too_large",
+            f"The NIfTI file unpacks to more than {_MOST_UNZIPPED // 2**20} MiB; no radiograph does.",
+        )
+    return unzipped
 
 
 def _nifti_window(values: NDArray[Any], header: Any, modality: Rescale) -> tuple[Window, VoiKind]:

@@ -1,6 +1,7 @@
 """Read one film from any supported file, and let any MONAI pipeline do so."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 
 from xraygen.errors import FilmError, ShapeError
 from xraygen.films.dicom import StoredFilm, read_stored
+from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.pictures import picture_format, read_picture
+from xraygen.films.polarity import may_be_negative
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
 FILM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", *PICTURE_SUFFIXES)
 
 
-def read_film(path: str | Path) -> StoredFilm:
+def read_film(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
     """Read a film: by what the file holds, and by its suffix only where its first bytes say nothing.
 
     Args:
         path: A DICOM, PNG, JPEG, TIFF or NIfTI file.
+        options: What else passes by choice; pictures have none of what they speak of.
 
     Returns:
         Stored values `[H, W]`, upright, with their display and attributes.
@@ -31,8 +35,15 @@ def read_film(path: str | Path) -> StoredFilm:
     """
     path = Path(path)
     if not _is_dicom(path) and (picture_format(path) or path.name.lower().endswith(PICTURE_SUFFIXES)):
-        return read_picture(path)
-    return read_stored(path)
+        return _flagged(read_picture(path))
+    return read_stored(path, options)
+
+
+def _flagged(film: StoredFilm) -> StoredFilm:
+    """A picture with its flags: its header says nothing, but its pixels may look like a negative."""
+    if not may_be_negative(film.values, film.display):
+        return film
+    return replace(film, attributes=replace(film.attributes, flags=("polarity_doubtful",)))
 
 
 def _is_dicom(path: Path) -> bool:
@@ -52,9 +63,15 @@ class RadiographReader(ImageReader):  # type: ignore[misc]  # MONAI is not typed
     The array is float32 `[H, W]` in [0, 1], as displayed: row 0 is the top (MONAI's own PNG reader gives [W, H]). Its
     metadata hold the geometry and what is known about the picture, and no element that identifies a patient.
 
+    Args:
+        options: What is read that is otherwise refused.
+
     Example:
         >>> image = LoadImage(reader=RadiographReader(), ensure_channel_first=True)("film.dcm")  # [1, H, W]
     """
+
+    def __init__(self, options: ReadOptions = STRICT) -> None:
+        self.options = options
 
     def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
         """Whether all names look like films; DICOM files often have no suffix, so those pass."""
@@ -67,7 +84,7 @@ class RadiographReader(ImageReader):  # type: ignore[misc]  # MONAI is not typed
         """Read the files; a refusal is kept for `get_data`, lest LoadImage try its readers that know no display."""
         if kwargs:
             raise TypeError(f"RadiographReader.read takes no options, and got {', '.join(kwargs)}.")
-        return [_film_or_refusal(name) for name in _each(data)]
+        return [_film_or_refusal(name, self.options) for name in _each(data)]
 
     def get_data(
         self, img: Sequence[StoredFilm | FilmError] | StoredFilm | FilmError
@@ -89,10 +106,10 @@ class RadiographReader(ImageReader):  # type: ignore[misc]  # MONAI is not typed
         return np.stack(pixels), metadata
 
 
-def _film_or_refusal(name: str | Path) -> StoredFilm | FilmError:
+def _film_or_refusal(name: str | Path, options: ReadOptions) -> StoredFilm | FilmError:
     """The film, or why it is none."""
     try:
-        return read_film(name)
+        return read_film(name, options)
     except FilmError as refusal:
         return refusal
 

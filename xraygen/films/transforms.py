@@ -1,7 +1,8 @@
 """From a file to a small stored image, as MONAI dictionary transforms.
 
-LoadFilmd -> DisplayFilmd (films whose display does not commute) -> FitFilmd -> DisplayFilmd (the others) -> PadFilmd
--> QuantiseFilmd. An area mean commutes with what is linear, and few pixels are displayed sooner.
+LoadFilmd -> RefuseTextd, CropCollimationd (both by choice) -> DisplayFilmd (films whose display does not commute)
+-> FitFilmd -> DisplayFilmd (the others) -> PadFilmd -> QuantiseFilmd. An area mean commutes with what is linear,
+and few pixels are displayed sooner.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from monai.transforms import Compose, MapTransform
 from numpy.typing import NDArray
 
 from xraygen.errors import FilmError, UsageError
+from xraygen.films.content import Look, exposed_rectangle, has_text, look_at
 from xraygen.films.dicom import FilmAttributes
+from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.reader import read_film
-from xraygen.ranges import Stored, unit_to_stored
+from xraygen.ranges import Stored, stored_to_unit, unit_to_stored
 
 Fit = Literal["pad", "crop", "stretch"]
 KEY = "film"
@@ -33,11 +36,17 @@ class PrepareSettings:
         size: Height and width in pixels.
         fit: How another aspect ratio is met: `pad` adds black borders, `crop` cuts centrally, `stretch` distorts.
         bits: Bits of a stored level, 1 to 16; up to 8 give uint8, more give uint16.
+        read: What is read that is otherwise refused.
+        crop_collimation: Whether the collimator's borders are cut off; see `exposed_rectangle`.
+        refuse_text: Whether films are refused in which characters are found; see `has_text`.
     """
 
     size: tuple[int, int]
     fit: Fit = "pad"
     bits: int = 16
+    read: ReadOptions = STRICT
+    crop_collimation: bool = False
+    refuse_text: bool = False
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.size):
@@ -55,7 +64,8 @@ class PrepareSettings:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote; unknown or missing keys are errors."""
         try:
-            return cls(**{**values, "size": tuple(values["size"])})
+            read = ReadOptions.from_json(values.get("read", {}))  # older DATASETs have none
+            return cls(**{**values, "size": tuple(values["size"]), "read": read})
         except (TypeError, KeyError) as error:
             raise UsageError(
                 f"prepare settings {dict(values)} must have size, fit and bits: {error}."
@@ -64,11 +74,12 @@ class PrepareSettings:
 
 @dataclass(frozen=True, eq=False)
 class PreparedFilm:
-    """One film of a DATASET: stored levels [H, W], what is known about it, and the hash of its full-size values."""
+    """One film of a DATASET: stored levels [H, W], what is known about it, the hash of its full values and its look."""
 
     image: Stored
     attributes: FilmAttributes
     content_sha256: str
+    look: Look
 
 
 def prepare_film(path: str | Path, settings: PrepareSettings) -> PreparedFilm:
@@ -82,7 +93,7 @@ def prepare_film(path: str | Path, settings: PrepareSettings) -> PreparedFilm:
         The image, uint8 or uint16 `[H, W]`: display-correct, 0 black.
 
     Raises:
-        FilmError: As `read_film`.
+        FilmError: As `read_film`; `text` where `settings.refuse_text` and characters are found.
     """
     try:
         item = film_pipeline(settings)({KEY: path})
@@ -93,7 +104,8 @@ def prepare_film(path: str | Path, settings: PrepareSettings) -> PreparedFilm:
         if cause is None:
             raise
         raise cause from None
-    return PreparedFilm(item[KEY], item[f"{KEY}_attributes"], item[f"{KEY}_content_sha256"])
+    look = look_at(stored_to_unit(item[KEY], settings.bits))
+    return PreparedFilm(item[KEY], item[f"{KEY}_attributes"], item[f"{KEY}_content_sha256"], look)
 
 
 @lru_cache(maxsize=8)
@@ -101,7 +113,9 @@ def film_pipeline(settings: PrepareSettings) -> Compose:
     """The chain from `{"film": path}` to `{"film": stored levels [H, W], "film_attributes": ..., ...}`."""
     return Compose(
         [
-            LoadFilmd(KEY),
+            LoadFilmd(KEY, settings.read),
+            *([RefuseTextd(KEY)] if settings.refuse_text else []),
+            *([CropCollimationd(KEY)] if settings.crop_collimation else []),
             DisplayFilmd(KEY, commuting=False),
             FitFilmd(KEY, settings.size, settings.fit),
             DisplayFilmd(KEY, commuting=True),
@@ -112,17 +126,51 @@ def film_pipeline(settings: PrepareSettings) -> Compose:
 
 
 class LoadFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
-    """Path -> full-size stored values; adds KEY_display, KEY_attributes and KEY_content_sha256."""
+    """Path -> full-size stored values; adds KEY_display, KEY_attributes and KEY_content_sha256.
+
+    Args:
+        keys: Keys of paths.
+        options: What is read that is otherwise refused.
+    """
+
+    def __init__(self, keys: Any, options: ReadOptions = STRICT) -> None:
+        super().__init__(keys)
+        self.options = options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load each key's file; raises FilmError as `read_film`."""
         item = dict(data)
         for key in self.key_iterator(item):
-            film = read_film(item[key])
+            film = read_film(item[key], self.options)
             item[key] = film.values
             item[f"{key}_display"] = film.display
             item[f"{key}_attributes"] = film.attributes
             item[f"{key}_content_sha256"] = content_sha256(film.values)
+        return item
+
+
+class RefuseTextd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Refuse films with burned-in characters, as far as `has_text` finds them; it finds few in small films."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Look at each key's film, which LoadFilmd loaded."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            if has_text(item[f"{key}_display"].apply(item[key])):
+                raise FilmError(
+                    "text", "Characters seem to be burned into the film; look at it, or remove them."
+                )
+        return item
+
+
+class CropCollimationd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
+    """Cut off the borders that the collimator left, of films that LoadFilmd loaded."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Crop each key's stored values."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = item[key][exposed_rectangle(item[f"{key}_display"].apply(item[key]))]
         return item
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +118,8 @@ def read_end(run: Path, film: str) -> Tensor:
         return stored_to_model(dataset.gather(np.array([int(row)])), dataset.info.bits)  # (1, H, W)
     try:
         ingested = json.loads((run / "dataset.json").read_text(encoding="utf-8"))["settings"]
-        settings = PrepareSettings.from_json({name: ingested[name] for name in ("size", "fit", "bits")})
+        names = [field.name for field in fields(PrepareSettings) if field.name in ingested]
+        settings = PrepareSettings.from_json({name: ingested[name] for name in names})
     except (OSError, ValueError, KeyError):
         raise FolderError(f"{run} has no readable dataset.json, which says how films are prepared.") from None
     if not Path(film).is_file():

@@ -1,0 +1,123 @@
+"""On a Dask cluster the same films give the same bytes."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from xraygen.dataset.cluster import dask_executor
+from xraygen.dataset.workers import in_order
+from xraygen.errors import FilmError, UsageError, XraygenError
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def started(stack: ExitStack, folder: Path, *command: object) -> None:
+    """A part of the cluster as a process of its own."""
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", *map(str, command)]
+    if command[0] == "worker":
+        words = [sys.executable, "-m", "distributed.cli.dask_worker", *map(str, command[1:])]
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stack.callback(process.wait, 30)
+    stack.callback(process.kill)
+
+
+Cluster = Callable[[int], str]
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """`cluster(threads)`: the address of a scheduler on loopback with two worker processes of so many threads."""
+    distributed = pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("cluster")
+    with ExitStack() as stack:
+
+        def start(threads: int) -> str:
+            scheduler = folder / "scheduler.json"
+            started(
+                stack,
+                folder,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                0,
+                "--no-dashboard",
+                "--scheduler-file",
+                scheduler,
+            )
+            for _ in range(2):
+                started(stack, folder, "worker", "--scheduler-file", scheduler, "--nthreads", threads, "--no-nanny",
+                        "--no-dashboard")  # fmt: skip
+            with distributed.Client(
+                scheduler_file=str(scheduler), timeout=60, set_as_default=False
+            ) as client:
+                client.wait_for_workers(2, timeout=60)
+                address: str = client.scheduler.address
+            return address
+
+        yield start
+
+
+def test_a_cluster_of_two_workers_gives_the_same_bytes(
+    cluster: Cluster, hospital: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+) -> None:
+    address, key = cluster(1), tmp_path / "key"
+    for out, where in (("together", ("--dask", address)), ("alone", ("--workers", 0))):
+        result = xraygen_cli("ingest", hospital, "--out", tmp_path / out, "--size", 16, "--key", key, *where)
+        assert result.exit_code == 0, result.stderr
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+
+
+def test_workers_of_several_threads_are_refused(cluster: Cluster) -> None:
+    with pytest.raises(UsageError, match="--nthreads 1"), dask_executor(cluster(2)):
+        pass
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("xraygen.dataset.cluster._SECONDS_TO_CONNECT", 1)
+    with pytest.raises(XraygenError, match="does not answer"), dask_executor("tcp://127.0.0.1:9"):
+        pass
+    with pytest.raises(XraygenError, match="does not answer"), dask_executor("nonsense://x"):
+        pass
+
+
+def test_without_dask_the_sentence_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(UsageError, match=r"pip install 'xraygen\[dask\]'"),
+        dask_executor("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+class CodecError(Exception):
+    """As some codecs', an error that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("damaged")
+        self.handle = lambda: None
+
+
+def refuse(item: int) -> int:
+    try:
+        raise CodecError
+    except CodecError as error:
+        raise FilmError("decode_failed", "The picture is damaged.") from error
+
+
+def test_a_refusal_is_pickled_even_if_its_cause_cannot_be() -> None:
+    """Importing Dask lets tblib pickle an error's cause with it, which made a refused film a failure of the reader."""
+    pytest.importorskip("tblib.pickling_support").install()
+    with ThreadPoolExecutor(1) as pool:
+        (future,) = in_order(refuse, [0], pool, ahead=1)
+        error = future.exception()
+    assert isinstance(error, FilmError)
+    assert error.reason == "decode_failed"

@@ -1,0 +1,268 @@
+"""What names a patient reaches no output of any command: planted in every place that films have, looked for in all.
+
+Allowed: what the user typed on the command line may be repeated on stdout and stderr (the path of the sources here is
+neutral, what lies below it is not). The key and the crosswalk lie outside every output, and name the patients on
+purpose.
+"""
+
+import base64
+import hashlib
+import io
+import re
+import shutil
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from pydicom import config as pydicom_config
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from typer.testing import Result
+
+Cli = Callable[..., Result]
+
+WORDS = (
+    "Quarkovic", "Zebedia", "ZZ-48151623", "48151623", "19470811", "1947-08-11", "11.08.1947", "08/11/1947",
+    "ACC9081726354", "Wendelinspital", "Plumbob", "Dreiborn", "1.2.826.0.1.3680043.9.7777", "Verlaufskontrolle",
+    "Privatnotiz", "Pngtextowitz", "Niftivic", "Ottersbach", "Kommentarius", "0151-2342", "Viewposina", "Bodypartova",
+    "20240229", "131415.9", "STATIONX7",
+)  # fmt: skip
+IDENTIFIERS = ("ZZ-48151623", "Quarkovic^Zebedia", "1.2.826.0.1.3680043.9.7777.1", "ACC9081726354")
+
+
+def plant(film: Dataset, number: int) -> Dataset:
+    """Fill a phantom's tags with a patient's."""
+    film.PatientName, film.PatientID = "Quarkovic^Zebedia^^Dr.", f"ZZ-48151623-{number // 2}"
+    film.OtherPatientNames, film.PatientBirthDate, film.PatientAge = "Zebedia Q.", "19470811", "097Y"
+    film.AccessionNumber, film.InstitutionName = "ACC9081726354", "Wendelinspital"
+    film.StudyDate = film.SeriesDate = film.ContentDate = "20240229"
+    film.StudyTime, film.StationName = "131415.9", "STATIONX7"
+    film.StudyDescription, film.SeriesDescription = "Verlaufskontrolle Quarkovic", "geb. 11.08.1947"
+    film.ImageComments, film.PatientComments = "Kommentarius", "Tel. 0151-2342, 1947-08-11, 08/11/1947"
+    film.ReferringPhysicianName = film.OperatorsName = "Ottersbach"
+    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.9.7777.1.{number}"
+    film.StudyInstanceUID = f"1.2.826.0.1.3680043.9.7777.2.{number // 2}"
+    film.SeriesInstanceUID = film.FrameOfReferenceUID = f"1.2.826.0.1.3680043.9.7777.3.{number}"
+    film.ViewPosition, film.BodyPartExamined = "VIEWPOSINA QUARK", "CHEST BODYPARTOVA"
+    film.PatientSex = "QUARKOVIC"
+    film.private_block(0x0011, "Privatnotiz", create=True).add_new(1, "LO", "Quarkovic")
+    item = Dataset()
+    item.PatientID, item.IssuerOfPatientID = "ZZ-48151623", "Wendelinspital"
+    film.OtherPatientIDsSequence = Sequence([item])
+    return film
+
+
+def write_sources(films: Path, folder: Path) -> None:
+    """Phantoms under names and with tags that identify; pictures and volumes likewise; and files that are refused."""
+    paths = sorted(films.rglob("*.dcm"))
+    with pydicom_config.disable_value_validation():
+        for number, path in enumerate(paths):
+            film = plant(dcmread(path), number)
+            out = folder / "Dreiborn" / f"Quarkovic_Zebedia_19470811_{number // 2}" / f"Plumbob{number}.dcm"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            film.save_as(out)
+        ward = folder / "Dreiborn"
+        odd = plant(dcmread(paths[0]), 900)
+        refused: dict[str, dict[str, str | int]] = {
+            "class": {"SOPClassUID": "1.2.826.0.1.3680043.9.7777.5", "Rows": 0},
+            "other": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
+            "photometric": {"PhotometricInterpretation": "QUARKOVIC"},
+            "text": {"WindowCenter": "Quarkovic", "RescaleSlope": "Zebedia", "NumberOfFrames": "Plumbob"},
+            "part": {"BodyPartExamined": "KNEE QUARKOVIC"},
+        }
+        for name, changes in refused.items():
+            changed = dcmread(paths[0])
+            changed.update(odd)
+            for keyword, value in changes.items():
+                changed.add_new(keyword, "LO" if isinstance(value, str) else "US", value)
+            changed.save_as(ward / f"Plumbob-{name}.dcm")
+        odd.file_meta.TransferSyntaxUID = "1.2.826.0.1.3680043.9.7777.6"
+        odd.save_as(ward / "Plumbob-syntax.dcm", implicit_vr=False, little_endian=True)
+    content = paths[1].read_bytes()
+    (ward / "Quarkovic-cut.dcm").write_bytes(content[: len(content) // 2])
+    (ward / "Quarkovic-report.txt").write_text("Quarkovic, Zebedia, *11.08.1947")
+    grey = np.random.default_rng(0).integers(0, 65536, (64, 64), dtype=np.uint16)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Patient", "Pngtextowitz Quarkovic")
+    text.add_text("Comment", "Pngtextowitz 48151623 " * 20, zip=True)
+    text.add_itxt("Title", "Pngtextowitz")
+    Image.fromarray(grey).save(ward / "Plumbob.png", pnginfo=text)
+    volume = nibabel.Nifti1Image(grey.astype(np.int16), np.eye(4))
+    volume.header["descrip"], volume.header["intent_name"] = b"Niftivic 11.08.1947", b"Niftivic"
+    volume.to_filename(ward / "Plumbob.nii.gz")
+    rows = [
+        f"Quarkovic,19470811,ACC9081726354,Kommentarius,ZZ-48151623-{number},F{number % 2}"
+        for number in range(20)
+    ]
+    (folder / "labels.csv").write_text(
+        "\n".join(["surname,birth_date,accession,remark,patient_id,finding", *rows])
+    )
+
+
+SMALL = [
+    word
+    for change in ("data.image_size=16", "model.channels=32", "model.channel_mult=[1,2]", "model.patch_size=1",
+                   "model.attention_resolutions=[]", "schedule.num_timesteps=20", "train.batch_size=8",
+                   "train.max_steps=2", "train.sample_steps=2", "train.sample_every=1")
+    for word in ("--set", change)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder of all outputs (`out`), and what each command said; some of them must fail."""
+    folder = tmp_path_factory.mktemp("leaks")
+    films, sources, out = folder / "phantoms", folder / "in", folder / "out"
+    assert xraygen_cli("phantom", films, "--count", 30, "--size", 64).exit_code == 0
+    write_sources(films, sources)
+    ends = [folder / "a.dcm", folder / "b.dcm"]
+    for end, path in zip(ends, sorted(sources.rglob("Plumbob?.dcm")), strict=False):
+        shutil.copy(path, end)
+    shutil.copy(next(sources.rglob("Quarkovic-cut.dcm")), folder / "cut.dcm")
+    (folder / "bad").mkdir()
+    for kind in ("class", "other", "syntax"):
+        shutil.copy(next(sources.rglob(f"Plumbob-{kind}.dcm")), folder / "bad" / f"Plumbob-{kind}.dcm")
+    run, dataset, cpu = out / "run", out / "dataset", ("--device", "cpu")
+    read = ("ingest", sources, "--size", 16, "--key", folder / "key", "--split", "0.5,0.1,0.4", "--labels",
+            sources / "labels.csv")  # fmt: skip
+    commands: dict[str, tuple[object, ...]] = {
+        "ingest plan": (*read, "--label-columns", "finding", "--out", dataset, "--dry-run", "--json"),
+        "ingest": (*read, "--label-columns", "finding", "--out", dataset, "--workers", 1, "--json"),
+        "ingest again": (*read, "--label-columns", "finding", "--out", dataset),
+        "ingest other": (*read, "--label-columns", "finding", "--out", dataset, "--bits", 8),
+        "ingest labels": (*read, "--label-columns", "nothing", "--out", out / "none"),
+        "ingest bad": ("ingest", folder / "bad", "--out", out / "none", "--key", folder / "key"),
+        "train": ("train", "--config", "phantom-32", "--data", dataset, "--out", run, *SMALL, *cpu),
+        "generate": ("generate", run, "--out", out / "png", "--seeds", "0-11", "--steps", 2, *cpu, "--json"),
+        "dicom": ("generate", run, "--out", out / "dicom", "--seeds", "0-2", "--steps", 2, "--format", "dicom", *cpu),
+        "path": ("interpolate", run, *ends, "--out", out / "path", "--timestep", 9, "--frames", 3, *cpu, "--json"),
+        "path rows": ("interpolate", run, f"{dataset}#0", f"{dataset}#1", "--out", out / "rows", "--timestep", 9,
+                      "--frames", 3, *cpu),
+        "path bad": ("interpolate", run, folder / "cut.dcm", ends[1], "--out", out / "none", "--timestep", 9, *cpu),
+        "path far": ("interpolate", run, f"{dataset}#99999", ends[1], "--out", out / "none", "--timestep", 9, *cpu),
+        "likelihood": ("likelihood", run, "--data", dataset, "--count", 2, "--bits", 8, *cpu, "--out",
+                       out / "likelihood", "--json"),
+        "progressive": ("progressive", run, "--out", out / "progressive", "--seeds", "0-1", *cpu),
+        "audit": ("audit", "--real", dataset, "--synthetic", out / "png", "--out", out / "report", "--features",
+                  "pixels", "--count", 4, *cpu, "--json"),
+        "audit either": ("audit", "--real", dataset, "--synthetic", dataset, "--out", out / "self", "--features",
+                      "pixels", *cpu),
+        "export either": ("export", run, "--to", "diffusers", "--out", out / "diffusers"),
+    }  # fmt: skip
+    said = {}
+    for name, command in commands.items():
+        result = xraygen_cli(*command)
+        fails = name.split()[-1] in ("other", "labels", "bad", "far")
+        if not name.endswith("either"):
+            assert (result.exit_code != 0) == fails, (name, result.stderr)
+        said[name] = result.stdout + result.stderr
+    return out, said
+
+
+def decoded(content: bytes, name: str) -> Iterator[bytes]:
+    """A file's bytes, and all that is packed, zipped or encoded inside."""
+    yield content
+    if content.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.namelist():
+                yield member.encode()
+                yield from decoded(archive.read(member), member)
+    if content.startswith(b"\x1f\x8b"):
+        yield from decoded(zlib.decompress(content, 31), name)
+    if content.startswith(b"\x89PNG"):
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            yield repr(picture.info).encode()
+    if content[128:132] == b"DICM":
+        with warnings.catch_warnings(action="ignore"):  # some were cut short on purpose
+            film = dcmread(io.BytesIO(content))
+        yield "\n".join(
+            f"{element.tag} {element.repval} {element.value}" for element in film.iterall()
+        ).encode()
+    for encoded in re.findall(rb"data:[\w/+.-]+;base64,([A-Za-z0-9+/=]+)", content):
+        yield from decoded(base64.b64decode(encoded), name)
+
+
+def forms(words: tuple[str, ...]) -> Mapping[bytes, str]:
+    """Every spelling that is looked for, in lower case."""
+    found = {}
+    for word in words:
+        for form in (
+            word.encode(),
+            word.encode("utf-16-le"),
+            base64.b64encode(word.encode()).rstrip(b"=")[:-1],
+        ):
+            found[form.lower()] = word
+    for identifier in IDENTIFIERS:
+        for kind in ("md5", "sha1", "sha256"):  # a plain hash confirms a guess
+            found[hashlib.new(kind, identifier.encode()).hexdigest()[:16].encode()] = (
+                f"{kind} of {identifier}"
+            )
+    return found
+
+
+def found_in(content: bytes, name: str) -> list[str]:
+    """What is planted and stands in a file."""
+    looked_for = forms(WORDS)
+    return sorted(
+        {word for part in decoded(content, name) for form, word in looked_for.items() if form in part.lower()}
+    )
+
+
+def test_the_search_finds_what_is_there(told: tuple[Path, dict[str, str]]) -> None:
+    folder = told[0].parent
+    in_films = {word for path in (folder / "in").rglob("*") for word in [
+        *found_in(str(path.relative_to(folder)).encode(), ""),
+        *(found_in(path.read_bytes(), path.name) if path.is_file() else []),
+    ]}  # fmt: skip
+    assert in_films == set(WORDS)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(next((folder / "in").rglob("Plumbob.png")), "inside.png")
+    assert "Pngtextowitz" in found_in(archive.getvalue(), "")
+    page = b"<img src='data:image/png;base64," + base64.b64encode(b"Quarkovic") + b"'>"
+    assert found_in(page, "") == ["Quarkovic"]
+    assert found_in(hashlib.sha256(b"ZZ-48151623").hexdigest().encode(), "") == ["sha256 of ZZ-48151623"]
+
+
+def test_no_file_and_no_name_of_a_file_says_who(told: tuple[Path, dict[str, str]]) -> None:
+    out, _ = told
+    files = [path for path in out.rglob("*") if path.is_file()]
+    kinds = {path.suffix for path in files}
+    assert {".png", ".dcm", ".json", ".csv", ".npy", ".html", ".gif", ".safetensors", ".yaml"} <= kinds
+    assert any("tfevents" in path.name for path in files)
+    leaks = {str(path.relative_to(out)): found_in(path.read_bytes(), path.name) for path in files}
+    names = {name: found_in(name.encode(), "") for name in leaks}
+    assert {name: words for name, words in {**leaks}.items() if words} == {}
+    assert {name: words for name, words in names.items() if words} == {}
+
+
+def test_no_command_says_who_not_even_one_that_fails(told: tuple[Path, dict[str, str]]) -> None:
+    _, said = told
+    assert all(said.values())
+    assert {
+        name: found_in(text.encode(), "") for name, text in said.items() if found_in(text.encode(), "")
+    } == {}
+
+
+def test_only_the_key_and_the_crosswalk_lie_beside(told: tuple[Path, dict[str, str]]) -> None:
+    folder = told[0].parent
+    assert {path.name for path in folder.iterdir()} == {
+        *("phantoms", "in", "out", "bad", "a.dcm", "b.dcm", "cut.dcm", "key", "key.crosswalk.csv"),
+    }  # fmt: skip
+    assert "none" not in {path.name for path in told[0].iterdir()}
+    for name in ("key", "key.crosswalk.csv"):
+        assert (folder / name).stat().st_mode & 0o077 == 0
+
+
+def test_what_passes_is_coded(told: tuple[Path, dict[str, str]]) -> None:
+    manifest = (told[0] / "dataset" / "manifest.csv").read_text()
+    assert "90.0" in manifest
+    assert "97" not in re.findall(r",(\d+)\.0,", manifest)

@@ -1,0 +1,159 @@
+"""Films whose consent was withdrawn: kept out, and found again in what was made with them."""
+
+import csv
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from xraygen.dataset.journal import Outcome
+from xraygen.dataset.manifest import read_manifest, read_rejected
+from xraygen.dataset.outcomes import Knowledge, rejected
+from xraygen.dataset.pseudonyms import Pseudonyms, crosswalk_path
+from xraygen.dataset.sources import SourceFile
+from xraygen.dataset.store import INFO_NAME, MANIFEST_NAME, REJECTED_NAME
+from xraygen.errors import UsageError
+from xraygen.films.transforms import PreparedFilm
+
+REASON = "excluded"
+_RUN_MARK = "config.yaml"
+_PROVENANCE = "provenance.json"
+
+
+def read_exclusions(path: Path) -> frozenset[str]:
+    """Read a list of films to leave out.
+
+    Args:
+        path: A text file or CSV. Each line (of a CSV: its first cell) is a PatientID, a StudyInstanceUID, a
+            SOPInstanceUID, or a file's name or path; lines that start with # are comments.
+
+    Raises:
+        UsageError: If it cannot be read or lists nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(
+            f"--exclude {path} cannot be read; expected a text file in UTF-8, one film a line."
+        ) from None
+    entries = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+    for separator in ",;\t":
+        entries |= {row[0].strip() for row in csv.reader(sorted(entries), delimiter=separator) if row}
+    entries -= {""}
+    if not entries:
+        raise UsageError(f"--exclude {path} lists nothing; expected a patient, study, film or path a line.")
+    return frozenset(entries)
+
+
+def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outcome | None:
+    """The outcome of a film that the list names, or None.
+
+    Returns:
+        A rejection with the film's `image_id`, by which DATASETs under the same key know it.
+    """
+    if not knowledge.excluded:
+        return None
+    facts, _ = knowledge.facts(file, film.attributes)
+    own = (film.attributes.patient_id.strip(), film.attributes.study_uid.strip())
+    names = {*own, facts.patient, facts.study, film.attributes.sop_instance_uid.strip()}
+    names |= {str(file.path), str(file.name), file.path.name}
+    if not (names - {""}) & knowledge.excluded:
+        return None
+    source = knowledge.pseudonyms.source(str(file.name))
+    outcome = rejected(source, REASON, "The list of --exclude names the film, its study or its patient.")
+    return {**outcome, "image_id": knowledge.pseudonyms.image(film.content_sha256)}
+
+
+def pseudonyms_of_excluded(
+    entries: Collection[str], pseudonyms: Pseudonyms, key: Path, dataset: Path
+) -> frozenset[str]:
+    """All that the excluded films may be called in the manifests of DATASETs under the same key.
+
+    Args:
+        entries: What `read_exclusions` read.
+        pseudonyms: Those of the key.
+        key: The key's file, whose crosswalk lies beside it.
+        dataset: The DATASET that was just made without the films.
+    """
+    names = {pseudonyms.patient(entry) for entry in entries} | {pseudonyms.study(entry) for entry in entries}
+    refused = read_rejected(dataset / REJECTED_NAME)
+    sources = set(refused.loc[refused["reason"] == REASON, "source"])
+    crosswalk = pd.read_csv(crosswalk_path(key), dtype=str, keep_default_na=False)
+    images = set(crosswalk.loc[crosswalk["source"].isin(sources), "image_id"]) - {""}
+    return frozenset(names | sources | images)
+
+
+def datasets_with(names: Collection[str], folders: Sequence[Path]) -> dict[Path, str]:
+    """The DATASETs at or below some folders that hold one of the films.
+
+    Args:
+        names: Pseudonyms of patients, studies, sources or images.
+        folders: Where to look.
+
+    Returns:
+        Each DATASET's `content_sha256` by its folder, in order of the paths.
+    """
+    found = {}
+    for info in _files_named(INFO_NAME, folders):
+        if not (info.parent / MANIFEST_NAME).is_file():
+            continue
+        manifest = read_manifest(info.parent / MANIFEST_NAME)
+        if manifest[["image_id", "source", "patient", "study"]].isin(set(names)).to_numpy().any():
+            found[info.parent] = str(_json_of(info).get("content_sha256", ""))
+    return found
+
+
+def made_with(content_sha256s: Collection[str], folders: Sequence[Path]) -> list[Path]:
+    """The RUNs that were trained on some DATASETs, and the SYNTHETICs and PATHs that these RUNs' checkpoints made.
+
+    Args:
+        content_sha256s: What dataset.json says of the DATASETs.
+        folders: Where to look, with all folders in them.
+
+    Returns:
+        Folders, RUNs first. What a checkpoint made that its RUN no longer holds is not found.
+    """
+    runs = [
+        info.parent
+        for info in _files_named(INFO_NAME, folders)
+        if (info.parent / _RUN_MARK).is_file() and _json_of(info).get("content_sha256") in content_sha256s
+    ]
+    weights = {
+        digest
+        for run in runs
+        for hashes in sorted(run.glob("checkpoints/*/hashes.json"))
+        for digest in _json_of(hashes).values()
+    }
+    made = []
+    for origin in _files_named(_PROVENANCE, folders):
+        checkpoint = _json_of(origin).get("checkpoint")
+        if isinstance(checkpoint, dict) and checkpoint.get("ema_sha256") in weights:
+            made.append(origin.parent)
+    return runs + made
+
+
+def _files_named(name: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """Files of that name at or below the folders, each once, without what is hidden."""
+    seen = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--also-search {folder} is no folder; give one that holds DATASETs, RUNs or SYNTHETICs."
+            )
+        for here, inner, files in os.walk(folder):
+            inner[:] = sorted(entry for entry in inner if not entry.startswith("."))
+            path = Path(here, name)
+            if name in files and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
+
+
+def _json_of(path: Path) -> dict[str, object]:
+    """What a JSON file holds; nothing where it is damaged or no object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
