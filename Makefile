@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow numerics demo clean
+.PHONY: help setup check format test slow numerics bench demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ numerics: $(STAMP)  ## measure how far xraygen is from every reference, into doc
 	rm -f $(XRAYGEN_MEASURED)
 	$(BIN)/pytest --quiet tests/diffusion tests/parity tests/interop
 	$(BIN)/python docs/measure_numerics.py $(XRAYGEN_MEASURED)
+
+bench: $(STAMP)  ## time ingest against MONAI's loading; the table goes to stdout
+	$(BIN)/python docs/bench_ingest.py
 
 DEMO := demo
 SEEDS := 0-255

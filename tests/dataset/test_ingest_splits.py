@@ -77,7 +77,7 @@ def test_a_patient_in_two_splits_is_refused_even_if_only_the_films_know(
     films: Path, settings: IngestSettings, tmp_path: Path
 ) -> None:
     chosen = with_labels(settings, tmp_path, "00.dcm,train\n01.dcm,test\n02.dcm,train\n")
-    with pytest.raises(UsageError, match=r"--split-column fold puts images of patient P[0-9a-f]{16} "):
+    with pytest.raises(UsageError, match=r"--split-column fold puts images of patient P[0-9a-f]{32} "):
         ingest([films], tmp_path / "dataset", chosen)
     assert not (tmp_path / "dataset").exists()
     ingest([films], tmp_path / "dataset", with_labels(settings, tmp_path, "00.dcm,train\n"))

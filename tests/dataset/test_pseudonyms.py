@@ -22,14 +22,14 @@ from xraygen.errors import UsageError
 
 def test_a_pseudonym_is_an_hmac_under_the_key() -> None:
     expected = hmac.new(b"k" * 32, b"patient\x1f4711", hashlib.sha256).hexdigest()
-    assert Pseudonyms(b"k" * 32).patient("4711") == f"P{expected[:16]}"
+    assert Pseudonyms(b"k" * 32).patient("4711") == f"P{expected[:32]}"
 
 
 def test_pseudonyms_have_their_forms() -> None:
     pseudonyms = Pseudonyms(b"k" * 32)
-    assert re.fullmatch(r"P[0-9a-f]{16}", pseudonyms.patient("x"))
-    assert re.fullmatch(r"S[0-9a-f]{16}", pseudonyms.study("x"))
-    assert re.fullmatch(r"I[0-9a-f]{16}", pseudonyms.image("x"))
+    assert re.fullmatch(r"P[0-9a-f]{32}", pseudonyms.patient("x"))
+    assert re.fullmatch(r"S[0-9a-f]{32}", pseudonyms.study("x"))
+    assert re.fullmatch(r"I[0-9a-f]{32}", pseudonyms.image("x"))
     assert re.fullmatch(r"[0-9a-f]{32}", pseudonyms.source("x"))
 
 

@@ -29,16 +29,16 @@ class Pseudonyms:
     """32 random bytes."""
 
     def patient(self, identifier: str) -> str:
-        """P and 16 hexadecimal digits."""
-        return "P" + self.keyed_hash("patient", identifier)[:16]
+        """P and 32 hexadecimal digits (128 bits)."""
+        return "P" + self.keyed_hash("patient", identifier)[:32]
 
     def study(self, identifier: str) -> str:
-        """S and 16 hexadecimal digits."""
-        return "S" + self.keyed_hash("study", identifier)[:16]
+        """S and 32 hexadecimal digits (128 bits)."""
+        return "S" + self.keyed_hash("study", identifier)[:32]
 
     def image(self, content: str) -> str:
-        """I and 16 hexadecimal digits, from the hash of the image's content."""
-        return "I" + self.keyed_hash("image", content)[:16]
+        """I and 32 hexadecimal digits (128 bits), from the hash of the image's content."""
+        return "I" + self.keyed_hash("image", content)[:32]
 
     def source(self, name: str) -> str:
         """32 hexadecimal digits, from the file's path relative to the sources."""
