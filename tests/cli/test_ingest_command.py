@@ -47,7 +47,7 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
         "--key",
         tmp_path / "fixed.key",
     )
-    (tmp_path / "fixed.key").write_bytes(bytes(range(32)))  # the key decides who comes into which split
+    (tmp_path / "fixed.key").write_bytes(bytes([2]) * 32)  # the key decides who comes into which split
     result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *options, "--workers", 0, "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
