@@ -63,8 +63,8 @@ def read_films(
             else:
                 images.append(image)
             if len(ends) == per_shard or done == len(files):
-                journal.write((done - 1) // per_shard, images, ends, prepare.size)
-                images, ends = [], []
+                journal.write(finished, images, ends, prepare.size)  # whatever size the earlier shards had
+                finished, images, ends = finished + 1, [], []
             report(Progress("ingest", done, len(files), {"rejected": refused}))
 
 
