@@ -28,6 +28,14 @@ class Frames(StrEnum):
     first = "first"
 
 
+class Detail(StrEnum):
+    """At what size JPEG 2000 is decoded."""
+
+    full = "full"
+    half = "half"
+    quarter = "quarter"
+
+
 class LabelPreset(StrEnum):
     """Conventions of public label files."""
 
@@ -101,6 +109,12 @@ def ingest(
     frames: Annotated[Frames, typer.Option(help="Of several frames: refuse the film or take the first.")] = (
         Frames.refuse
     ),
+    jpeg_2000: Annotated[
+        Detail,
+        typer.Option(
+            "--jpeg-2000", help="Decode JPEG 2000 at this size where enough is left: quicker, less exact."
+        ),
+    ] = Detail.full,
     crop_collimation: Annotated[
         bool, typer.Option("--crop-collimation", help="Cut off the collimator's borders.")
     ] = False,
@@ -137,7 +151,9 @@ def ingest(
 
     read = ReadOptions(for_processing, any_body_part, burned_in, frames.value)
     settings = IngestSettings(
-        prepare=PrepareSettings(parse_size(size), fit.value, bits, read, crop_collimation, refuse_text),
+        prepare=PrepareSettings(
+            parse_size(size), fit.value, bits, read, crop_collimation, refuse_text, jpeg_2000.value
+        ),
         labels=labels,
         label_columns=tuple(name.strip() for name in label_columns.split(",")) if label_columns else None,
         layout=layout.value if layout else None,

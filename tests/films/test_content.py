@@ -204,7 +204,7 @@ def test_preparing_crops_and_refuses_by_choice(tmp_path: Path) -> None:
     cropped = prepare_film(path, PrepareSettings((64, 56), "stretch", 8, crop_collimation=True)).image
     assert cropped[:, :7].max() < 255
     np.testing.assert_array_equal(cropped, prepare_film(path, plain).image[:, 8:])
-    assert prepare_film(path, settings).content_sha256 == prepare_film(path, plain).content_sha256
+    assert prepare_film(path, settings).content_hash == prepare_film(path, plain).content_hash
     with pytest.raises(FilmError, match="burned into") as caught:
         prepare_film(path, PrepareSettings((64, 64), refuse_text=True))
     assert caught.value.reason == "text"

@@ -36,7 +36,6 @@ def display(voi: Window | LookUpTable, **changes: object) -> Display:
     settings: dict[str, Any] = {
         "modality": Rescale(),
         "levels": (0, 4095),
-        "extremes": (0.0, 4095.0),
         **changes,
     }
     return Display(voi=voi, voi_kind="linear", **settings)
@@ -171,10 +170,18 @@ LUT = LookUpTable(0, np.arange(4096.0), 12)
         (display(Window(2048, 4096)), True),
         (display(Window(2048, 4096), inverted=True, modality=Rescale(-1, 4095)), True),
         (display(window_between(0, 4095)), True),
-        (display(window_between(10, 4090)), False),
-        (display(window_between(10, 4090), extremes=(100.0, 4000.0)), True),
-        (display(window_between(8, 4095)), True),  # outside by 8/4087 of the light: less than the tolerance
-        (display(Window(2048, 4096), padding=(0, 0)), False),
+        (display(window_between(10, 4090)), True),
+        (display(Window(300, 256)), True),
+        (
+            display(Window(300, 255)),
+            False,
+        ),  # 254 levels from black to white: an end rounded is too much light
+        (display(Window(300, 100, "LINEAR_EXACT"), modality=Rescale(0.1)), True),
+        (display(Window(0.5, 1, "LINEAR_EXACT"), levels=None), True),
+        (display(Window(2048, 4096), padding=(0, 0)), True),
+        (display(Window(2048, 4096), padding=(0, 0), inverted=True), True),
+        (display(window_between(-10, 4095), padding=(0, 0)), False),  # no stored value is black
+        (display(window_between(0, 5000), padding=(0, 0), inverted=True), False),
         (display(Window(2048, 4096, "SIGMOID")), False),
         (display(Window(2048, 1)), False),
         (display(LUT), False),
@@ -186,15 +193,38 @@ def test_only_a_straight_line_commutes_with_an_area_mean(chain: Display, expecte
     assert chain.commutes is expected
 
 
-def test_light_that_clipping_takes_bounds_the_error_of_a_mean_before_the_display() -> None:
-    # The worst block: some pixels just outside the window, the others black.
-    overshoot = CLIP_TOLERANCE * 1000
-    white = 1000 + overshoot
-    blocks = np.array([[white] * bright + [0.0] * (64 - bright) for bright in range(65)])
-    chain = display(window_between(0, 1000), levels=None, extremes=(0.0, white))
+COMMUTING: dict[str, tuple[Display, Any, float]] = {
+    "all": (display(Window(2048, 4096)), RAMP_12_BIT, 0.0),
+    "whole ends": (display(window_between(1000, 2000)), RAMP_12_BIT, 0.0),
+    "ends between levels": (display(Window(1000.3, 300.5, "LINEAR_EXACT")), RAMP_12_BIT, CLIP_TOLERANCE),
+    "outside": (display(Window(-900, 800)), RAMP_12_BIT, 0.0),
+    "beyond": (display(Window(9000, 800), inverted=True), RAMP_12_BIT, 0.0),
+    "falling": (display(Window(0, 500.7), modality=Rescale(-0.7, 1200)), RAMP_12_BIT, CLIP_TOLERANCE),
+    "signed": (display(Window(-300, 902), levels=(-2048, 2047), inverted=True), SIGNED_RAMP, 0.0),
+    "padded": (display(Window(1000, 802), padding=(3000, 3100)), RAMP_12_BIT, 0.0),
+    "padded, inverted": (display(Window(1000, 802), padding=(0, 20), inverted=True), RAMP_12_BIT, 0.0),
+    "floats": (display(Window(1000.3, 7, "LINEAR_EXACT"), levels=None), RAMP_12_BIT / 2 + 0.1, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", list(COMMUTING))
+def test_a_mean_of_bounded_values_is_shown_as_the_mean_of_the_light(name: str) -> None:
+    chain, ramp, tolerance = COMMUTING[name]
     assert chain.commutes
-    error = np.abs(chain.apply(blocks.mean(axis=1, keepdims=True))[:, 0] - chain.apply(blocks).mean(axis=1))
-    assert 0.5 * CLIP_TOLERANCE < error.max() <= CLIP_TOLERANCE + FLOAT32_STEP
+    values = numpy_generator(0, "blocks", name).permutation(ramp.ravel()).reshape(64, 64)
+    before = values.copy()
+    means = chain.bounded(values).mean(axis=1, keepdims=True)  # in float64
+    error = np.abs(chain.without_padding().apply(means)[:, 0] - chain.apply(values).mean(axis=1, dtype=float))
+    assert error.max() <= tolerance + FLOAT32_STEP
+    np.testing.assert_array_equal(values, before)
+    assert chain.bounded(values).dtype == values.dtype
+
+
+def test_the_mean_of_what_no_window_has_cut_would_be_wrong() -> None:
+    chain = display(window_between(1000, 2000))
+    values = np.array([[0, 1500]], dtype=np.uint16)  # their light is 0 and 0.5, their mean's is 0
+    assert chain.apply(values.mean(axis=1, keepdims=True))[0, 0] == 0
+    assert chain.apply(chain.bounded(values).mean(axis=1, keepdims=True))[0, 0] == pytest.approx(0.25)
 
 
 def test_values_outside_the_films_bits_are_the_callers_mistake() -> None:

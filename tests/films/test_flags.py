@@ -136,9 +136,7 @@ def test_the_correlation_turns_with_the_film_and_flatness_has_none(phantoms: lis
 
 def shown_as(inverted: bool) -> Display:
     """The display of an 8-bit picture."""
-    return Display(
-        Rescale(), window_between(0, 255), "full_range", inverted, levels=(0, 255), extremes=(0, 255)
-    )
+    return Display(Rescale(), window_between(0, 255), "full_range", inverted, levels=(0, 255))
 
 
 @pytest.mark.films

@@ -63,7 +63,7 @@ def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Out
         return None
     source = knowledge.pseudonyms.source(str(file.name))
     outcome = rejected(source, REASON, "The list of --exclude names the film, its study or its patient.")
-    return {**outcome, "image_id": knowledge.pseudonyms.image(film.content_sha256)}
+    return {**outcome, "image_id": knowledge.pseudonyms.image(film.content_hash)}
 
 
 def pseudonyms_of_excluded(

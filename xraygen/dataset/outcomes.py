@@ -69,7 +69,7 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
     source = knowledge.pseudonyms.source(str(file.name))
     return {
         "source": source,
-        "content": knowledge.pseudonyms.keyed_hash("content", film.content_sha256),
+        "content": knowledge.pseudonyms.keyed_hash("content", film.content_hash),
         "row": _row(facts, film, source, knowledge.pseudonyms),
         "labels": labels,
         "split": facts.split,
@@ -82,7 +82,7 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
 
 def _row(facts: Facts, film: PreparedFilm, source: str, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
     """The manifest's columns apart from split and labels: pseudonyms, and what `xraygen.dataset.allowed` lets pass."""
-    content, attributes = film.content_sha256, film.attributes
+    content, attributes = film.content_hash, film.attributes
     # A film of an unknown patient is kept together with its study, or else stands alone.
     patient = facts.patient or (f"study\x1f{facts.study}" if facts.study else f"image\x1f{content}")
     return {

@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from xraygen.errors import FilmError
@@ -37,7 +39,7 @@ _JPEG = {
     "1.2.840.10008.1.2.4.70",  # Lossless, process 14, selection value 1
 }
 _JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
-_JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
+JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
 _HTJ2K = {"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"}
 _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -83,10 +85,19 @@ def _first_value(dataset: Dataset, keyword: str) -> Any:
 
 def _whole_value(dataset: Dataset, keyword: str) -> Any:
     """An element's value as pydicom converts it; None where it cannot."""
+    tag = _tag_of(keyword)
+    if tag not in dataset:
+        return None
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value
     except Exception:  # noqa: BLE001 - pydicom raises many kinds for damaged values, and each means "no value"
         return None
+
+
+@lru_cache(maxsize=256)
+def _tag_of(keyword: str) -> BaseTag:
+    """An element's tag; pydicom looks it up anew each time, and a film is asked for sixty elements."""
+    return Tag(keyword)
 
 
 @dataclass(frozen=True)
@@ -213,7 +224,7 @@ def _decode_native(dataset: Dataset, data: bytes, layout: PixelFormat, *, big_en
 def _decode_compressed(data: bytes, syntax: str, layout: PixelFormat) -> Integers:
     """Decode the one encapsulated frame (PS3.5 A.4)."""
     decoder = _decoder(syntax)
-    frame = _only_frame(data)
+    frame = only_frame(data)
     if decoder is None:
         return _decode_rle(frame, layout)
     if _END_OF_IMAGE not in frame[-_TAIL:]:
@@ -240,7 +251,7 @@ def _decoder(syntax: str) -> Callable[[bytes], Any] | None:
     for syntaxes, decoder in (
         (_JPEG, _decode_jpeg),
         (_JPEG_LS, imagecodecs.jpegls_decode),
-        (_JPEG_2000, imagecodecs.jpeg2k_decode),
+        (JPEG_2000, imagecodecs.jpeg2k_decode),
         (_HTJ2K, _decode_htj2k),
     ):
         if syntax in syntaxes:
@@ -280,7 +291,7 @@ def _decode_htj2k(frame: bytes) -> Any:
     return values
 
 
-def _only_frame(data: bytes) -> bytes:
+def only_frame(data: bytes) -> bytes:
     """Join the fragments of the one frame."""
     try:
         frames = list(generate_frames(data, number_of_frames=1))
@@ -363,7 +374,8 @@ def _stored_bits(values: Integers, layout: PixelFormat) -> Integers:
     """Keep Bits Stored below High Bit, and extend the sign (PS3.5 8.1.1): overlays and rubbish may sit above them."""
     low, high = layout.levels
     shift = layout.high_bit + 1 - layout.bits_stored
-    if shift == 0 and values.min() >= low and values.max() <= high:
+    above_low = not layout.signed or values.min() >= low
+    if shift == 0 and above_low and values.max() <= high:
         return (
             values if values.dtype.itemsize * 8 <= layout.bits_allocated else values.astype(layout.container)
         )

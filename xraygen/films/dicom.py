@@ -23,6 +23,7 @@ from xraygen.errors import FilmError
 from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
 from xraygen.films.display import Display
 from xraygen.films.greyscale import display_flags, display_of
+from xraygen.films.jpeg2000 import Coarse, decode_coarsely
 from xraygen.films.objects import (
     STRICT,
     ReadOptions,
@@ -120,12 +121,13 @@ def read_radiograph(path: str | Path, options: ReadOptions = STRICT) -> Radiogra
     return Radiograph(film.display.apply(film.values), film.attributes)
 
 
-def read_stored(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
+def read_stored(path: str | Path, options: ReadOptions = STRICT, coarse: Coarse | None = None) -> StoredFilm:
     """Read a DICOM radiograph's stored values, and how to display them.
 
     Args:
         path: As for `read_radiograph`.
         options: What else passes by choice.
+        coarse: How coarsely a JPEG 2000 film may be decoded that has a linear window and no padding.
 
     Returns:
         Integers `[H, W]` in the range of Bits Stored, turned upright, with their display and attributes.
@@ -135,7 +137,7 @@ def read_stored(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
     """
     with _lenient():
         try:
-            return _read(Path(path), options)
+            return _read(Path(path), options, coarse)
         except FilmError as refusal:
             if refusal.reason in ("no_pixels", "decode_failed", "not_a_radiograph") and _ends_early(
                 Path(path)
@@ -144,13 +146,23 @@ def read_stored(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
             raise
 
 
-def _read(path: Path, options: ReadOptions) -> StoredFilm:
+def _read(path: Path, options: ReadOptions, coarse: Coarse | None) -> StoredFilm:
     """Parse, refuse, decode, turn."""
     dataset, syntax = _parse(path)
     refuse_other_objects(dataset, options)
     if options.frames == "first":
         keep_first_frame(dataset, compressed=syntax.is_encapsulated)
-    values = _turn_upright(decode(dataset, syntax), dataset)
+    if coarse is not None:
+        values = decode_coarsely(dataset, syntax, pixel_format(dataset), coarse)
+        film = None if values is None else _film(dataset, values)
+        if film is not None and film.display.commutes and film.display.voi_kind != "percentiles":
+            return film
+    return _film(dataset, decode(dataset, syntax))
+
+
+def _film(dataset: Dataset, values: NDArray[Any]) -> StoredFilm:
+    """Decoded values, upright, with what the data set says of them."""
+    values = _turn_upright(values, dataset)
     display = display_of(dataset, values)
     return StoredFilm(values, display, _attributes(dataset, display, values))
 
@@ -227,10 +239,16 @@ def _orientation(dataset: Dataset) -> tuple[str, str]:
     return row, column
 
 
+def _lies_on_its_side(dataset: Dataset) -> bool:
+    """Whether the rows of a frontal film run along the patient's body."""
+    row, column = _orientation(dataset)
+    return row in ("H", "F") and column in ("L", "R")
+
+
 def _turn_upright(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     r"""Turn a frontal film to L\F: the patient's left on the right, the feet below (PS3.3 C.7.6.1.1.1)."""
     row, column = _orientation(dataset)
-    if row in ("H", "F") and column in ("L", "R"):
+    if _lies_on_its_side(dataset):
         values, row, column = values.T, column, row
     if row not in ("L", "R") or column not in ("H", "F"):
         return values
@@ -254,12 +272,15 @@ def _flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> tuple[st
 
 def _attributes(dataset: Dataset, display: Display, values: NDArray[Any]) -> FilmAttributes:
     """The attributes, each empty where the file leaves it out or damages it."""
-    sex = text_of(dataset, "PatientSex")
+    sex, layout = text_of(dataset, "PatientSex"), pixel_format(dataset)
+    rows, columns = layout.rows, layout.columns
+    if _lies_on_its_side(dataset):
+        rows, columns = columns, rows
     return FilmAttributes(
         format="dicom",
-        rows=values.shape[0],
-        columns=values.shape[1],
-        bits_stored=pixel_format(dataset).bits_stored,
+        rows=rows,
+        columns=columns,
+        bits_stored=layout.bits_stored,
         photometric=text_of(dataset, "PhotometricInterpretation"),
         voi=display.voi_kind,
         view=_view(dataset),

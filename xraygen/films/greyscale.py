@@ -30,7 +30,7 @@ def display_of(dataset: Dataset, values: NDArray[Any]) -> Display:
 
     Args:
         dataset: A parsed data set.
-        values: Its stored values `[H, W]`, for the extremes and, where it names no VOI, the robust percentiles.
+        values: Its stored values `[H, W]`, for padding and, where it names no VOI, the robust percentiles.
 
     Returns:
         The display. A film For Processing is shown by its X-ray intensity alone: whatever its header says about
@@ -44,13 +44,13 @@ def display_of(dataset: Dataset, values: NDArray[Any]) -> Display:
     """
     layout = pixel_format(dataset)
     padding = _padding(dataset, values)
-    inside = values if padding is None else values[~padding_mask(values, padding)]
     raw = is_for_processing(dataset)
     modality: Modality = _intensity(dataset, layout.levels) if raw else _modality(dataset, layout.signed)
     voi: Window | LookUpTable | None
     kind: VoiKind
     voi, kind = (None, "percentiles") if raw else _voi(dataset, modality, layout.levels)
     if voi is None:
+        inside = values if padding is None else values[~padding_mask(values, padding)]
         voi = robust_window(inside, modality) if inside.size else window_between(*map(float, layout.levels))
     photometric, shape = _polarity(dataset)
     return Display(
@@ -60,7 +60,6 @@ def display_of(dataset: Dataset, values: NDArray[Any]) -> Display:
         inverted=not raw and is_inverted(photometric, shape),
         padding=padding,
         levels=layout.levels,
-        extremes=(float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0),
     )
 
 

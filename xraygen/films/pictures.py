@@ -168,7 +168,6 @@ def _film(
         voi_kind=kind,
         inverted=inverted,
         levels=levels,
-        extremes=(float(values.min()), float(values.max())),
     )
     attributes = FilmAttributes(
         format=name,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xraygen.errors import FilmError, ShapeError
 from xraygen.films.dicom import StoredFilm, read_stored
+from xraygen.films.jpeg2000 import Coarse
 from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.pictures import picture_format, read_picture
 from xraygen.films.polarity import may_be_negative
@@ -20,12 +21,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
 FILM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", *PICTURE_SUFFIXES)
 
 
-def read_film(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
+def read_film(path: str | Path, options: ReadOptions = STRICT, coarse: Coarse | None = None) -> StoredFilm:
     """Read a film: by what the file holds, and by its suffix only where its first bytes say nothing.
 
     Args:
         path: A DICOM, PNG, JPEG, TIFF or NIfTI file.
         options: What else passes by choice; pictures have none of what they speak of.
+        coarse: How coarsely JPEG 2000 in DICOM may be decoded; None for all pixels.
 
     Returns:
         Stored values `[H, W]`, upright, with their display and attributes.
@@ -36,7 +38,7 @@ def read_film(path: str | Path, options: ReadOptions = STRICT) -> StoredFilm:
     path = Path(path)
     if not _is_dicom(path) and (picture_format(path) or path.name.lower().endswith(PICTURE_SUFFIXES)):
         return _flagged(read_picture(path))
-    return read_stored(path, options)
+    return read_stored(path, options, coarse)
 
 
 def _flagged(film: StoredFilm) -> StoredFilm:
