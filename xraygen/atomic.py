@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,10 +68,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed runs left unfinished directly inside `folder`."""
     for leftover in folder.glob(f".*{HIDDEN_SUFFIX}"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _remove(leftover)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete unfinished versions of one file or folder, and of nothing else that may be in the making beside it."""
+    for leftover in path.parent.glob(f".*{HIDDEN_SUFFIX}"):
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+{re.escape(HIDDEN_SUFFIX)}", leftover.name):
+            _remove(leftover)
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

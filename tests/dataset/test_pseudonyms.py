@@ -1,8 +1,11 @@
 """Keyed hashes, and where the key may lie."""
 
+import fcntl
 import hashlib
 import hmac
+import os
 import re
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -76,3 +79,20 @@ def test_a_shared_key_keeps_the_crosswalk_of_both_datasets(tmp_path: Path) -> No
     crosswalk = pd.read_csv(crosswalk_path(key))
     assert list(crosswalk["path"]) == ["a", "b"]
     assert crosswalk_path(key).stat().st_mode & 0o777 == 0o600
+
+
+def test_ingests_under_one_key_take_turns_at_its_crosswalk(tmp_path: Path) -> None:
+    """Two that read the crosswalk before either wrote it lost the rows of one."""
+    key = tmp_path / "key"
+    key.touch()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another ingest's turn
+    ours = pd.DataFrame([dict.fromkeys(CROSSWALK_COLUMNS, "ours")])
+    writer = threading.Thread(target=write_crosswalk, args=(key, ours))
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    pd.DataFrame([dict.fromkeys(CROSSWALK_COLUMNS, "theirs")]).to_csv(crosswalk_path(key), index=False)
+    os.close(folder)
+    writer.join(10)
+    assert list(pd.read_csv(crosswalk_path(key))["path"]) == ["ours", "theirs"]

@@ -6,8 +6,6 @@ same bytes, however often the work was interrupted and however many processes di
 """
 
 import json
-import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from xraygen import __version__
-from xraygen.atomic import HIDDEN_SUFFIX, atomic_folder, sha256_of, write_json
+from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, write_json
 from xraygen.dataset.exclusion import datasets_with, made_with, pseudonyms_of_excluded, read_exclusions
 from xraygen.dataset.flags import FLAGS_NAME, flag_counts, voi_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
@@ -110,10 +108,11 @@ def ingest(
     pseudonyms = open_key(key_path)
     plan = _plan(files, settings, pseudonyms)
     already_done = _is_done(out, plan)
+    work = out.with_name(f".{out.name}.ingest")
     if not already_done:
         names = _label_names(settings.layout, table)
         knowledge = Knowledge(pseudonyms, settings.layout, table, names, excluded)
-        journal = open_journal(out.with_name(f".{out.name}.ingest"), plan)
+        journal = open_journal(work, plan)
         pool = settings.workers if executor is None else executor
         limits = Limits(settings.seconds_per_file)
         read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
@@ -121,7 +120,7 @@ def ingest(
         _check_ends(files, ends, settings, journal)
         write_crosswalk(key_path, _crosswalk(files, ends))
         _assemble(out, ends, settings, knowledge, journal, plan)
-        journal.remove()
+    Journal(work).remove()  # also what a run left that was killed while it removed it
     summary = _summarise(out, key_path, settings, table, already_done)
     if not settings.also_search:
         return summary
@@ -242,7 +241,7 @@ def _assemble(
         patients, parse_fractions(settings.split), knowledge.pseudonyms, chosen
     )
     by_key = {"patients_split_by_key": len({*patients} - {*chosen})} if column else {}
-    _remove_leftovers_of(out)
+    remove_leftovers_of(out)
     with atomic_folder(out) as aside:
         _write_images(aside / IMAGES_NAME, journal, len(accepted), settings.prepare)
         write_manifest(aside / MANIFEST_NAME, manifest, knowledge.label_names)
@@ -266,13 +265,6 @@ def _assemble(
             voi=voi_counts(accepted),
         )
         write_json(aside / INFO_NAME, info.to_json())
-
-
-def _remove_leftovers_of(out: Path) -> None:
-    """Delete unfinished versions of `out`, and of nothing else that may be in the making beside it."""
-    for leftover in out.parent.glob(f".*{HIDDEN_SUFFIX}"):
-        if re.fullmatch(rf"\.{re.escape(out.name)}\.\d+{re.escape(HIDDEN_SUFFIX)}", leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write_images(path: Path, journal: Journal, count: int, prepare: PrepareSettings) -> None:

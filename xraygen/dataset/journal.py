@@ -57,7 +57,8 @@ class Journal:
         return images
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Delete the folder; its plan first, so that no half of it can pass for work to go on with."""
+        (self.folder / _PLAN_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _shard(self, number: int) -> Path:

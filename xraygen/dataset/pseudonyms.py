@@ -4,16 +4,19 @@ HMAC-SHA-256 (FIPS 198-1): without the key nobody can confirm a guess such as "i
 a plain hash would answer. The key and the crosswalk stay with the hospital, outside the DATASET.
 """
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from xraygen.atomic import atomic_file
+from xraygen.atomic import atomic_file, remove_leftovers_of
 from xraygen.errors import UsageError
 
 _KEY_BYTES = 32
@@ -78,8 +81,9 @@ def open_key(path: Path) -> Pseudonyms:
     Raises:
         UsageError: If the file exists and is not a key.
     """
-    if not path.exists():
-        _write_privately(path, secrets.token_bytes(_KEY_BYTES))
+    with _turn(path):
+        if not path.exists():
+            _write_privately(path, secrets.token_bytes(_KEY_BYTES))
     if not path.is_file() or path.stat().st_size != _KEY_BYTES:
         raise UsageError(
             f"{path} is not a key of xraygen: expected a file of {_KEY_BYTES} bytes; choose another --key."
@@ -99,8 +103,11 @@ def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
     Raises:
         UsageError: If the file exists and is not a crosswalk.
     """
-    path = crosswalk_path(key)
-    rows = rows[list(CROSSWALK_COLUMNS)]
+    with _turn(key):
+        _add_rows(crosswalk_path(key), rows[list(CROSSWALK_COLUMNS)])
+
+
+def _add_rows(path: Path, rows: pd.DataFrame) -> None:
     if path.exists():
         earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
         if tuple(earlier.columns) != CROSSWALK_COLUMNS:
@@ -110,8 +117,22 @@ def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
     _write_privately(path, rows.to_csv(index=False, lineterminator="\n").encode())
 
 
+@contextmanager
+def _turn(key: Path) -> Iterator[None]:
+    """Let ingests under one key write beside it one after another; disks that know no locks cannot."""
+    key.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(key.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _write_privately(path: Path, content: bytes) -> None:
-    """Atomically, and never readable by others, not even for a moment."""
+    """Atomically, and never readable by others, not even for a moment; a killed run's attempt names patients too."""
+    remove_leftovers_of(path)
     with atomic_file(path) as aside:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
         with os.fdopen(descriptor, "wb") as file:
