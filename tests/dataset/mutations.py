@@ -3,6 +3,7 @@ again."""
 
 import gzip
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -256,6 +257,19 @@ def _dig(random: Random, content: bytes) -> bytes:
     return content[:at] + depth * start + int(random.integers(2)) * depth * end + content[at:]
 
 
+def _lie_about_a_length(random: Random, content: bytes) -> bytes:
+    """An element with an explicit VR says that it is longer or shorter than it is."""
+    places = [found.span() for found in re.finditer(rb"US|DS|CS|UI|LO|IS|AS|SH|SQ|OW|OB", content)]
+    if not places:
+        return content
+    start, at = places[int(random.integers(len(places)))]
+    long = content[start:at] in (b"SQ", b"OW", b"OB")
+    lie = struct.pack(
+        "<2xI" if long else "<H", int(random.choice(_LIES)) * (1 + 65535 * long * int(random.integers(2)))
+    )
+    return content[:at] + lie + content[at + len(lie) :]
+
+
 @_elements
 def _bend_a_table(random: Random, film: Dataset) -> None:
     """A look-up table whose descriptor lies."""
@@ -286,4 +300,4 @@ def _cut_pixels(random: Random, film: Dataset) -> None:
 
 _ON_BYTES: tuple[Mutation, ...] = (_flip, _flip_header, _flip_bit, _truncate, _drop, _repeat, _enlarge)
 _ON_ELEMENTS: tuple[Mutation, ...] = (_lie, _claim_everything, _lose_an_element, _garble, _nest, _bend_a_table, _lie,
-                                      _swap_syntax, _cut_pixels, _cut_pixels, _dig)  # fmt: skip
+                                      _swap_syntax, _cut_pixels, _cut_pixels, _dig, _lie_about_a_length)  # fmt: skip

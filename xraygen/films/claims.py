@@ -1,6 +1,8 @@
 """What a picture's header claims, before memory is taken for it."""
 
 import struct
+import zlib
+from typing import BinaryIO
 
 from xraygen.errors import FilmError
 
@@ -10,6 +12,13 @@ SIZ = b"\xff\x4f\xff\x51"
 """JPEG 2000: start of code stream, image and tile size."""
 _LONGEST_BOX = 4096
 """Where a code stream has begun, also inside a JP2 file."""
+MAX_UNPACKED_BYTES = 8 * MAX_PIXELS
+"""What a packed file may become: eight bytes a pixel."""
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LONGEST_META = 2**16
+_CHUNK = 2**20
+_LONG = {b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+"""Value representations whose lengths have four bytes, behind two that are reserved (PS3.5 7.1.2)."""
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """JPEG's SOF0 to SOF15 and JPEG-LS's SOF55."""
 
@@ -51,3 +60,39 @@ def claimed_size(frame: bytes) -> tuple[int, int] | None:
         # Fill bytes stand alone; segments say how long they are.
         at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
+
+
+def check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated DICOM file that would unpack to more than a film, before anybody unpacks it into memory.
+
+    Args:
+        file: Any file, at its start; afterwards anywhere.
+
+    Raises:
+        FilmError: `too_large` beyond MAX_UNPACKED_BYTES.
+
+    Source:
+        DICOM PS3.5 A.5: all that follows the File Meta Information (PS3.10 7.1) is one raw deflate stream.
+    """
+    head = file.read(_LONGEST_META)
+    if _DEFLATED not in head:
+        return
+    at = 132 if head[128:132] == b"DICM" else 0
+    while head[at : at + 2] == b"\x02\0" and at + 12 <= len(head):
+        long = head[at + 4 : at + 6] in _LONG
+        start, length = (at + 12, head[at + 8 : at + 12]) if long else (at + 8, head[at + 6 : at + 8])
+        at = start + int.from_bytes(length, "little")
+    file.seek(at)
+    inflate, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    packed = file.read(_CHUNK)
+    try:
+        while packed and not inflate.eof:
+            unpacked += len(inflate.decompress(packed, _CHUNK))
+            if unpacked > MAX_UNPACKED_BYTES:
+                mebibytes = MAX_UNPACKED_BYTES >> 20
+                raise FilmError(
+                    "too_large", f"The file unpacks to more than {mebibytes} MiB; no radiograph does."
+                )
+            packed = inflate.unconsumed_tail or file.read(_CHUNK)
+    except zlib.error:
+        return  # whoever reads it says so

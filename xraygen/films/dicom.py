@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xraygen.errors import FilmError
+from xraygen.films.claims import check_deflated
 from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
 from xraygen.films.display import Display
 from xraygen.films.greyscale import display_flags, display_of
@@ -181,7 +182,11 @@ def _parse(path: Path) -> tuple[Dataset, UID]:
         with path.open("rb") as file:
             marked = file.read(132)[128:] == b"DICM"
             file.seek(0)
+            check_deflated(file)
+            file.seek(0)
             dataset = pydicom.dcmread(file, force=True, specific_tags=_TAGS)
+    except FilmError:
+        raise
     except OSError as error:
         if isinstance(error, EOFError):
             raise

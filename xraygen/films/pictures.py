@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xraygen.errors import FilmError
-from xraygen.films.claims import MAX_PIXELS, check_pixels
+from xraygen.films.claims import MAX_PIXELS, MAX_UNPACKED_BYTES, check_pixels
 from xraygen.films.decoders import grey_of
 from xraygen.films.dicom import FilmAttributes, StoredFilm
 from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_window, window_between
@@ -35,7 +35,6 @@ _GZIP = b"\x1f\x8b"
 _NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
-_MOST_UNZIPPED = 8 * MAX_PIXELS
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -91,6 +90,11 @@ def read_picture(path: str | Path) -> StoredFilm:
             values, inverted = _picture_values(picture, path, name)
     except (FilmError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise FilmError(
+            "too_large",
+            f"The {name.upper()} picture claims more pixels than any radiograph has, {MAX_PIXELS}.",
+        ) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
         if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
             raise FilmError(
@@ -234,11 +238,11 @@ def _silence() -> Iterator[None]:
 def _unzipped(content: bytes) -> bytes:
     """The content of a .gz, of which a few bytes can claim gigabytes."""
     with gzip.open(io.BytesIO(content)) as file:
-        unzipped = file.read(_MOST_UNZIPPED + 1)
-    if len(unzipped) > _MOST_UNZIPPED:
+        unzipped = file.read(MAX_UNPACKED_BYTES + 1)
+    if len(unzipped) > MAX_UNPACKED_BYTES:
         raise FilmError(
             "too_large",
-            f"The NIfTI file unpacks to more than {_MOST_UNZIPPED // 2**20} MiB; no radiograph does.",
+            f"The NIfTI file unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MiB; no radiograph does.",
         )
     return unzipped
 
