@@ -222,6 +222,43 @@ def test_colour_is_refused(photometric: str, planar: int, levels: Values, write_
     assert reason_of(colour_film(photometric, planar, grey // 2 + 20, grey, write_dicom)) == "colour"
 
 
+def subsampled_film(grey: Values, blue: int, red: int, write_dicom: WriteDicom, **elements: Any) -> Path:
+    """Uncompressed YBR_FULL_422, written pair by pair as PS3.3 C.7.6.3.1.2 says: Y0 Y1 Cb Cr."""
+    pairs = grey.reshape(-1, 2).tolist()
+    data = bytes(sample for first, second in pairs for sample in (first, second, blue, red))
+    layout = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    return write_dicom(grey, 8, data=data, **{**layout, **elements})
+
+
+@pytest.mark.parametrize(("blue", "red"), [(128, 128), (120, 136)])
+def test_subsampled_colour_that_is_grey_in_fact_is_read(
+    blue: int, red: int, levels: Values, write_dicom: WriteDicom
+) -> None:
+    grey = (levels >> 4).astype(np.uint8)
+    assert grey.shape[1] % 2 == 0
+    np.testing.assert_array_equal(read_stored(subsampled_film(grey, blue, red, write_dicom)).values, grey)
+
+
+@pytest.mark.parametrize(("blue", "red"), [(128, 160), (100, 128)])
+def test_subsampled_colour_is_refused(blue: int, red: int, levels: Values, write_dicom: WriteDicom) -> None:
+    assert reason_of(subsampled_film((levels >> 4).astype(np.uint8), blue, red, write_dicom)) == "colour"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"Columns": 39}, "decode_failed"),
+        ({"SamplesPerPixel": 1}, "decode_failed"),
+        ({"Rows": 500}, "truncated"),
+    ],
+)
+def test_subsampled_colour_of_odd_width_or_too_few_bytes_is_refused(
+    elements: dict[str, Any], reason: str, levels: Values, write_dicom: WriteDicom
+) -> None:
+    film = subsampled_film((levels >> 4).astype(np.uint8), 128, 128, write_dicom, **elements)
+    assert reason_of(film) == reason
+
+
 @pytest.mark.films
 @pytest.mark.parametrize("name", ["RG3_JLSL.dcm", "RG3_JPLL.dcm", "RG3_RLE.dcm"])
 def test_one_real_film_in_four_encodings_has_the_same_values(films: Path, name: str) -> None:

@@ -197,10 +197,14 @@ def _check_size(size: tuple[int, ...], layout: PixelFormat) -> None:
 
 def _decode_native(dataset: Dataset, data: bytes, layout: PixelFormat, *, big_endian: bool) -> Integers:
     """Uncompressed samples, [rows, columns] or [rows, columns, samples] (PS3.5 8.1)."""
-    count = layout.rows * layout.columns * layout.samples
+    subsampled = text_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422"
+    if subsampled and (layout.samples != 3 or layout.columns % 2):
+        raise FilmError(
+            "decode_failed",
+            "YBR_FULL_422 needs three samples per pixel and an even number of columns; export the film again.",
+        )
+    count = layout.rows * layout.columns * (2 if subsampled else layout.samples)
     expected = count * layout.container.itemsize
-    if text_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
-        raise FilmError("colour", "The film is in colour (YBR_FULL_422); expected one grey channel.")
     if len(data) < expected:
         raise FilmError(
             "truncated",
@@ -216,6 +220,10 @@ def _decode_native(dataset: Dataset, data: bytes, layout: PixelFormat, *, big_en
         values = values.astype(layout.container)
     if layout.samples == 1:
         return values.reshape(layout.rows, layout.columns)
+    if subsampled:  # Y0 Y1 Cb Cr for each pair of pixels (PS3.3 C.7.6.3.1.2)
+        pairs = values.reshape(layout.rows, layout.columns // 2, 4)
+        both = np.stack([pairs[..., [0, 2, 3]], pairs[..., [1, 2, 3]]], axis=2)  # [rows, columns / 2, 2, 3]
+        return both.reshape(layout.rows, layout.columns, 3)
     if integer_of(dataset, "PlanarConfiguration", 0) == 1:
         return np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
     return values.reshape(layout.rows, layout.columns, layout.samples)
