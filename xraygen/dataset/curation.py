@@ -15,7 +15,6 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -104,11 +103,11 @@ class NearDuplicates:
         self.bits = bits
         self._hashes = np.zeros((1024, HASH_BITS // 64), np.uint64)
         self._sources: list[str] = []
-        edges = np.linspace(0, HASH_BITS, max(bits, 0) + 2).round().astype(int).tolist()
-        self._bands = list(pairwise(edges))
-        self._buckets: list[defaultdict[int, array[int]]] = [
-            defaultdict(lambda: array("I")) for _ in self._bands
+        bands = max(bits, 0) + 1
+        self._buckets: list[defaultdict[bytes, array[int]]] = [
+            defaultdict(lambda: array("I")) for _ in range(bands)
         ]
+        self._bits_of_bands = np.zeros((-(-HASH_BITS // bands), bands), np.uint8)  # [bits of a band, bands]
 
     def __len__(self) -> int:
         """Number of hashes."""
@@ -132,16 +131,20 @@ class NearDuplicates:
         found = [buckets[key] for buckets, key in zip(self._buckets, keys, strict=True) if key in buckets]
         if not found:
             return None
-        numbers = np.unique(np.concatenate([np.array(bucket, np.int64) for bucket in found]))
+        numbers = np.concatenate([np.frombuffer(bucket, np.uintc) for bucket in found])  # some more than once
         differing = self._hashes[numbers] ^ np.frombuffer(perceptual, np.uint64)
         distances = np.bitwise_count(differing).sum(axis=1, dtype=np.int64)
         near = np.flatnonzero(distances <= self.bits)
-        return (self._sources[numbers[near[0]]], int(distances[near[0]])) if len(near) else None
+        if not len(near):
+            return None
+        first = near[numbers[near].argmin()]
+        return self._sources[numbers[first]], int(distances[first])
 
-    def _keys(self, perceptual: bytes) -> list[int]:
-        """The hash's bits in each band."""
-        value = int.from_bytes(perceptual, "big")
-        return [(value >> start) & ((1 << (stop - start)) - 1) for start, stop in self._bands]
+    def _keys(self, perceptual: bytes) -> list[bytes]:
+        """The hash's bits in each band: interleaved, for the lowest frequencies of most films have one sign."""
+        self._bits_of_bands.flat[:HASH_BITS] = np.unpackbits(np.frombuffer(perceptual, np.uint8))
+        packed = np.packbits(self._bits_of_bands, axis=0)  # [bytes of a band, bands]
+        return [packed[:, band].tobytes() for band in range(packed.shape[1])]
 
 
 class Curator:
@@ -150,19 +153,22 @@ class Curator:
     Args:
         settings: The thresholds.
         prepare: What the images are brought to.
-        earlier: What earlier films came to, when an ingest goes on.
     """
 
-    def __init__(
-        self, settings: CurationSettings, prepare: PrepareSettings, earlier: Sequence[Outcome]
-    ) -> None:
+    def __init__(self, settings: CurationSettings, prepare: PrepareSettings) -> None:
         self.settings, self.prepare = settings, prepare
         self._near = NearDuplicates(settings.near_duplicate_bits)
-        self._kept: dict[str, Outcome] = {}
-        self._thumbnails = Counter(outcome["reason"] for outcome in earlier if "thumbnail" in outcome)
-        for outcome in earlier:
-            if "row" in outcome:
-                self._keep(outcome)
+        self._kept: dict[
+            bytes, tuple[str, int]
+        ] = {}  # first half of the content's hash -> source, hash of labels
+        self._thumbnails: Counter[str] = Counter()
+
+    def remember(self, outcome: Outcome) -> None:
+        """Take note of what an earlier film came to, when an ingest goes on."""
+        if "row" in outcome:
+            self._keep(outcome)
+        elif "thumbnail" in outcome:
+            self._thumbnails[outcome["reason"]] += 1
 
     def judge(self, film: PreparedFilm, outcome: Outcome) -> Outcome:
         """What becomes of a film: its outcome, which it keeps, or that of a rejection with its small picture.
@@ -184,9 +190,9 @@ class Curator:
     def _refusal(self, film: PreparedFilm, outcome: Outcome) -> Outcome | None:
         """The first rule that a film breaks."""
         source = outcome["source"]
-        first = self._kept.get(outcome["content"])
+        first = self._kept.get(_content(outcome))
         if first is not None:
-            return duplicate(outcome, first)
+            return duplicate(source, first[0], same_labels=first[1] == _labels(outcome))
         broken = broken_rule(film, self.settings, self.prepare)
         if broken is not None:
             return rejected(source, *broken)
@@ -204,9 +210,19 @@ class Curator:
         return min(self.prepare.size) >= _LEAST_HASHED_PX
 
     def _keep(self, outcome: Outcome) -> None:
-        self._kept[outcome["content"]] = outcome
+        self._kept[_content(outcome)] = outcome["source"], _labels(outcome)
         if self._compares and self.settings.near_duplicate_bits >= 0:
             self._near.add(bytes.fromhex(outcome["perceptual"]), outcome["source"])
+
+
+def _content(outcome: Outcome) -> bytes:
+    """128 bits of the keyed hash of a film's pixels."""
+    return bytes.fromhex(outcome["content"])[:16]
+
+
+def _labels(outcome: Outcome) -> int:
+    """Equal for equal labels, within this process."""
+    return hash(tuple(sorted(outcome["labels"].items())))
 
 
 def broken_rule(

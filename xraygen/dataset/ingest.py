@@ -18,9 +18,9 @@ import pandas as pd
 from xraygen import __version__
 from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, write_json
 from xraygen.dataset.exclusion import datasets_with, made_with, pseudonyms_of_excluded, read_exclusions
-from xraygen.dataset.flags import FLAGS_NAME, flag_counts, voi_counts, write_flags
+from xraygen.dataset.flags import FLAGS_NAME, flag_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
-from xraygen.dataset.journal import Journal, Outcome, open_journal
+from xraygen.dataset.journal import Journal, open_journal
 from xraygen.dataset.labels import Facts, LabelTable, Layout, label_files, layout_label_names, read_labels
 from xraygen.dataset.manifest import read_rejected, write_manifest, write_rejected
 from xraygen.dataset.outcomes import Knowledge
@@ -47,6 +47,7 @@ from xraygen.dataset.store import (
     content_sha256,
     open_dataset,
 )
+from xraygen.dataset.tally import Tally, tally
 from xraygen.dataset.workers import Limits
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings
@@ -112,14 +113,11 @@ def ingest(
     if not already_done:
         names = _label_names(settings.layout, table)
         knowledge = Knowledge(pseudonyms, settings.layout, table, names, excluded)
-        journal = open_journal(work, plan)
         pool = settings.workers if executor is None else executor
+        journal = open_journal(work, plan)
         limits = Limits(settings.seconds_per_file)
         read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
-        ends = [outcome for shard in range(len(journal)) for outcome in journal.outcomes(shard)]
-        _check_ends(files, ends, settings, journal)
-        write_crosswalk(key_path, _crosswalk(files, ends))
-        _assemble(out, ends, settings, knowledge, journal, plan)
+        _make_dataset(files, out, key_path, settings, knowledge, journal, plan)
     Journal(work).remove()  # also what a run left that was killed while it removed it
     summary = _summarise(out, key_path, settings, table, already_done)
     if not settings.also_search:
@@ -185,72 +183,70 @@ def _is_done(out: Path, plan: str) -> bool:
     return True
 
 
-def _check_ends(
-    files: Sequence[SourceFile], ends: Sequence[Outcome], settings: IngestSettings, journal: Journal
+def _make_dataset(
+    files: Sequence[SourceFile],
+    out: Path,
+    key: Path,
+    settings: IngestSettings,
+    knowledge: Knowledge,
+    journal: Journal,
+    plan: str,
 ) -> None:
+    """Complete journal -> crosswalk and DATASET."""
+    counted = tally(journal)
+    assert counted.seen == len(files)
+    _check_usable(counted, settings, journal)
+    write_crosswalk(key, pd.DataFrame({**counted.names, "path": [file.path_text for file in files]}))
+    _assemble(out, counted, settings, knowledge, journal, plan)
+
+
+def _check_usable(counted: Tally, settings: IngestSettings, journal: Journal) -> None:
     """Refuse to make a DATASET of nothing, or one that names patients."""
-    assert len(ends) == len(files)
-    accepted = [end for end in ends if "row" in end]
-    if not accepted:
+    if not counted.accepted:
         journal.remove()  # so that films can be read again once a codec is installed
-        reason, count = Counter(end["reason"] for end in ends).most_common(1)[0]
-        detail = next(end["detail"] for end in ends if end["reason"] == reason)
+        reasons = counted.rejected["reason"]
+        reason, count = Counter(reasons).most_common(1)[0]
+        detail = counted.rejected["detail"][reasons.index(reason)]
         raise XraygenError(
-            f"none of the {len(ends)} files could be used; the commonest reason is {reason} ({count}): {detail}"
+            f"none of the {counted.seen} files could be used; the commonest reason is {reason} ({count}): {detail}"
         )
-    if settings.labels is not None and not any(end["matched"] for end in accepted):
+    if settings.labels is not None and not counted.matched:
         raise UsageError(_no_row_matches(settings))
-    for name in accepted[0]["labels"]:
-        filled = sum(bool(end["labels"][name]) for end in accepted)
-        if 2 * sum(name in end["telling"] for end in accepted) > filled:
+    for name, values in counted.labels.items():
+        if 2 * counted.telling[name] > sum(map(bool, values)):
             raise UsageError(
                 f"the label {name} repeats the films' patients, studies or file names, which must not get into the "
                 "DATASET; leave it out with --label-columns, or choose another --layout."
             )
 
 
-def _crosswalk(files: Sequence[SourceFile], ends: Sequence[Outcome]) -> pd.DataFrame:
-    """Which pseudonyms belong to which path."""
-    rows = [
-        {
-            "source": end["source"],
-            **{name: end.get("row", end).get(name, "") for name in ("image_id", "patient", "study")},
-            "path": file.path_text,
-        }
-        for file, end in zip(files, ends, strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
 def _assemble(
     out: Path,
-    ends: Sequence[Outcome],
+    counted: Tally,
     settings: IngestSettings,
     knowledge: Knowledge,
     journal: Journal,
     plan: str,
 ) -> None:
     """Journal -> DATASET, in one rename."""
-    accepted = [end for end in ends if "row" in end]
-    rejected = [end for end in ends if "reason" in end]
-    manifest = pd.DataFrame([{**end["row"], **end["labels"]} for end in accepted])
+    manifest = counted.manifest_table()
     assert manifest["image_id"].is_unique
-    patients, column = list(manifest["patient"]), settings.split_column
-    chosen = chosen_splits(patients, [end["split"] for end in accepted], column) if column else {}
+    patients, column = counted.manifest["patient"], settings.split_column
+    chosen = chosen_splits(patients, counted.splits, column) if column else {}
     manifest["split"] = split_patients(
         patients, parse_fractions(settings.split), knowledge.pseudonyms, chosen
     )
     by_key = {"patients_split_by_key": len({*patients} - {*chosen})} if column else {}
+    rejected = len(counted.rejected["reason"])
+    assert counted.seen == counted.accepted + rejected
     remove_leftovers_of(out)
     with atomic_folder(out) as aside:
-        _write_images(aside / IMAGES_NAME, journal, len(accepted), settings.prepare)
+        _write_images(aside / IMAGES_NAME, journal, counted.accepted, settings.prepare)
         write_manifest(aside / MANIFEST_NAME, manifest, knowledge.label_names)
-        write_rejected(aside / REJECTED_NAME, rejected)
-        write_flags(aside / FLAGS_NAME, accepted)
+        write_rejected(aside / REJECTED_NAME, counted.rejected)
+        write_flags(aside / FLAGS_NAME, counted.flags)
         images = np.load(aside / IMAGES_NAME, mmap_mode="r")
-        write_overview(aside, images, settings.prepare.bits, ends)
-        counts = {"seen": len(ends), "accepted": len(accepted), "rejected": len(rejected)}
-        assert counts["seen"] == counts["accepted"] + counts["rejected"]
+        write_overview(aside, images, settings.prepare.bits, counted.thumbnails)
         info = DatasetInfo(
             format_version=FORMAT_VERSION,
             created_by=f"xraygen {__version__}",
@@ -258,11 +254,11 @@ def _assemble(
             bits=settings.prepare.bits,
             channels=1,
             settings={**settings.to_json(), **by_key, "plan": plan},
-            counts=counts,
+            counts={"seen": counted.seen, "accepted": counted.accepted, "rejected": rejected},
             label_names=knowledge.label_names,
             content_sha256=content_sha256(aside),
-            flags=flag_counts(accepted),
-            voi=voi_counts(accepted),
+            flags=flag_counts(counted.flags),
+            voi=dict(sorted(counted.voi.items())),
         )
         write_json(aside / INFO_NAME, info.to_json())
 

@@ -6,7 +6,7 @@ absent. It names no patient and no file: identifiers are replaced before anythin
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class Journal:
         with np.load(self._shard(shard), allow_pickle=False) as arrays:
             outcomes: list[Outcome] = json.loads(arrays["outcomes"].tobytes())
         return outcomes
+
+    def all_outcomes(self) -> Iterator[Outcome]:
+        """The outcomes of all shards in order, one shard in memory at a time."""
+        for shard in range(len(self)):
+            yield from self.outcomes(shard)
 
     def images(self, shard: int) -> Stored:
         """The images of one shard, [n, H, W]."""

@@ -49,9 +49,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return text.assign(**numbers, **decimals)
 
 
-def write_rejected(path: Path, rejected: Sequence[Mapping[str, str]]) -> None:
+def write_rejected(path: Path, rejected: Mapping[str, Sequence[str]]) -> None:
     """Write rejected.csv atomically: keyed hash of the source, code of the reason, detail."""
-    _write_csv(path, pd.DataFrame(list(rejected), columns=list(REJECTED_COLUMNS)))
+    _write_csv(path, pd.DataFrame(rejected, columns=list(REJECTED_COLUMNS)))
 
 
 def read_rejected(path: Path) -> pd.DataFrame:

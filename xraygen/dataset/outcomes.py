@@ -106,16 +106,10 @@ def rejected(source: str, reason: str, detail: str) -> Outcome:
     return {"source": source, "reason": reason, "detail": detail}
 
 
-def duplicate(outcome: Outcome, kept: Outcome) -> Outcome:
-    """The outcome of a film whose pixels are in the DATASET already."""
-    other = (
-        ""
-        if outcome["labels"] == kept["labels"]
-        else "; their labels differ, and those of the one kept count"
-    )
-    return rejected(
-        outcome["source"], "duplicate", f"The same pixels as {kept['source']}, which is kept{other}."
-    )
+def duplicate(source: str, kept: str, *, same_labels: bool) -> Outcome:
+    """The outcome of a film whose pixels are in the DATASET already, from the source `kept`."""
+    other = "" if same_labels else "; their labels differ, and those of the one kept count"
+    return rejected(source, "duplicate", f"The same pixels as {kept}, which is kept{other}.")
 
 
 def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudonyms) -> Outcome | None:

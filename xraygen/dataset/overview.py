@@ -25,18 +25,17 @@ _CAPTION_PX = 16
 _BINS = 64
 
 
-def write_overview(folder: Path, images: Stored, bits: int, outcomes: Sequence[Outcome]) -> None:
+def write_overview(folder: Path, images: Stored, bits: int, rejected: Sequence[Outcome]) -> None:
     """Write the contact sheets and the histogram; the same films give the same bytes.
 
     Args:
         folder: The DATASET in the making.
         images: Its images `[N, H, W]`, at least one; may be a memory map.
         bits: Their depth.
-        outcomes: What all files came to; the rejected with a `thumbnail` are shown. Without any there is no sheet.
+        rejected: Rejected films with their `thumbnail`; without any there is no sheet.
     """
     shown = np.stack([_small(images[row], bits) for row in sample_rows(len(images), _FILMS)])  # [n, T, T]
     Image.fromarray(tile(shown, 8, _COLUMNS)).save(folder / ACCEPTED_NAME)
-    rejected = [outcome for outcome in outcomes if "thumbnail" in outcome]
     if rejected:
         rejected_sheet(rejected).save(folder / REJECTED_NAME)
     rows = sample_rows(len(images), _HISTOGRAM_FILMS)

@@ -9,10 +9,11 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -83,7 +84,7 @@ def open_key(path: Path) -> Pseudonyms:
     """
     with _turn(path):
         if not path.exists():
-            _write_privately(path, secrets.token_bytes(_KEY_BYTES))
+            _write_privately(path, lambda file: file.write(secrets.token_bytes(_KEY_BYTES)))
     if not path.is_file() or path.stat().st_size != _KEY_BYTES:
         raise UsageError(
             f"{path} is not a key of xraygen: expected a file of {_KEY_BYTES} bytes; choose another --key."
@@ -114,7 +115,7 @@ def _add_rows(path: Path, rows: pd.DataFrame) -> None:
             raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
         rows = pd.concat([earlier, rows]).drop_duplicates(["source", "path"], keep="last")
     rows = rows.sort_values(["path", "source"])
-    _write_privately(path, rows.to_csv(index=False, lineterminator="\n").encode())
+    _write_privately(path, lambda file: rows.to_csv(file, mode="wb", index=False, lineterminator="\n"))
 
 
 @contextmanager
@@ -130,10 +131,10 @@ def _turn(key: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _write_privately(path: Path, content: bytes) -> None:
+def _write_privately(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Atomically, and never readable by others, not even for a moment; a killed run's attempt names patients too."""
     remove_leftovers_of(path)
     with atomic_file(path) as aside:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            write(file)

@@ -48,15 +48,15 @@ def read_films(
     """
     per_shard = films_per_shard(prepare)
     finished = len(journal)
-    earlier = [outcome for shard in range(finished) for outcome in journal.outcomes(shard)]
-    curator = Curator(curation or CurationSettings(), prepare, earlier)
-    refused = sum("reason" in outcome for outcome in earlier)
+    curator = Curator(curation or CurationSettings(), prepare)
+    earlier = refused = 0
+    for outcome in journal.all_outcomes():
+        curator.remember(outcome)
+        earlier, refused = earlier + 1, refused + ("reason" in outcome)
     images: list[Stored] = []
     ends: list[Outcome] = []
-    with closing(
-        _read(files[len(earlier) :], prepare, knowledge, curator, pool, limits or Limits())
-    ) as stream:
-        for done, (outcome, image) in enumerate(stream, len(earlier) + 1):
+    with closing(_read(files[earlier:], prepare, knowledge, curator, pool, limits or Limits())) as stream:
+        for done, (outcome, image) in enumerate(stream, earlier + 1):
             ends.append(outcome)
             if image is None:
                 refused += 1
