@@ -134,3 +134,11 @@ def test_a_voi_lut_after_a_modality_lut_starts_above_zero_though_pixels_are_sign
         values,
     )
     np.testing.assert_allclose(read_radiograph(path).pixels, expected, rtol=0, atol=FLOAT32_STEP)
+
+
+def test_a_table_without_entries_is_none(levels: Values, write_dicom: WriteDicom) -> None:
+    """pydicom says None of LUT Data of no length, which stopped the reader."""
+    empty = table(0, np.zeros(0, np.uint16))
+    empty[0].LUTDescriptor = [4096, 0, 12]
+    path = write_dicom(levels, VOILUTSequence=empty, WindowCenter=2048, WindowWidth=4096)
+    assert read_radiograph(path).attributes.voi == "linear"

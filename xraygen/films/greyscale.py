@@ -188,6 +188,8 @@ def _lut_entries(data: Any, count: int, order: str) -> NDArray[Any] | None:
         if len(data) >= 2 * count:
             return np.frombuffer(data, f"{order}u2", count=count)
         words = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
+    elif data is None:  # pydicom's word for an element of no length
+        return None
     else:
         words = np.atleast_1d(np.asarray(data, dtype=np.int64)).astype(np.uint16)
     if len(words) >= count:
