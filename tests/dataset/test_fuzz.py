@@ -125,3 +125,21 @@ def test_an_htj2k_image_that_fails_half_way_is_refused(mutations: ModuleType, tm
     (tmp_path / "film").write_bytes(content)
     with pytest.raises(FilmError, match="damaged"):
         read_film(tmp_path / "film")
+
+
+@pytest.mark.parametrize("name", ["lossless", "lossless-sv1"])
+def test_a_lossless_jpeg_without_its_huffman_table_is_refused(
+    mutations: ModuleType, tmp_path: Path, name: str
+) -> None:
+    """The second decoder read a table that was not there, and killed the process."""
+    content = mutations.valid_films()[name]
+    assert content.count(b"\xff\xc4") == 1
+    start = content.index(b"\xff\xc4")
+    length = int.from_bytes(content[start + 2 : start + 4], "big")
+    comment = (
+        b"\xff\xfe" + content[start + 2 : start + 2 + length]
+    )  # of the same length, so that the rest stays whole
+    (tmp_path / "film").write_bytes(content[:start] + comment + content[start + 2 + length :])
+    with pytest.raises(FilmError) as refusal:
+        read_film(tmp_path / "film")
+    assert refusal.value.reason == "decode_failed"

@@ -45,6 +45,7 @@ _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _END_OF_IMAGE = b"\xff\xd9"
 """JPEG, JPEG-LS and JPEG 2000 all end so, and none has these bytes inside its data."""
+_HUFFMAN_TABLE, _START_OF_SCAN = b"\xff\xc4", b"\xff\xda"
 _TAIL = 16
 """Where the end must be: writers pad after it, some with 0xFF."""
 
@@ -281,6 +282,8 @@ def _decode_jpeg(frame: bytes) -> Any:
     try:
         return imagecodecs.jpeg8_decode(frame)
     except imagecodecs.Jpeg8Error:
+        if _HUFFMAN_TABLE not in frame.partition(_START_OF_SCAN)[0]:
+            raise  # the other decoder takes the table for granted, and crashes
         # Lossless files of old scanners with odd Huffman tables or precisions.
         return imagecodecs.ljpeg_decode(frame)
 
