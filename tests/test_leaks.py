@@ -8,8 +8,11 @@ purpose.
 import base64
 import hashlib
 import io
+import json
 import re
 import shutil
+import socket
+import tempfile
 import warnings
 import zipfile
 import zlib
@@ -22,9 +25,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom import config as pydicom_config
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from typer.testing import Result
+
+from xraygen.dataset.manifest import read_rejected
 
 Cli = Callable[..., Result]
 
@@ -106,6 +113,37 @@ def write_sources(films: Path, folder: Path) -> None:
     )
 
 
+def write_packed(folder: Path) -> None:
+    """The same films in an archive whose members' names identify, and on a disc with a DICOMDIR."""
+    films = sorted((folder / "in").rglob("Plumbob?.dcm"))
+    (folder / "packed").mkdir()
+    with zipfile.ZipFile(folder / "packed/films.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, path in enumerate(films[:6]):
+            archive.write(path, f"Quarkovic_Zebedia/ZZ-48151623-{number}.dcm")
+        for name in ("../Quarkovic.dcm", "Dreiborn/Quarkovic.zip", "Dreiborn/Zebedia-19470811.txt"):
+            archive.writestr(name, b"Quarkovic, Zebedia")
+    damaged = (folder / "packed/films.zip").read_bytes()
+    (folder / "packed/Quarkovic-cut.zip").write_bytes(damaged[: len(damaged) // 2])
+    disc = folder / "disc"
+    disc.mkdir()
+    records = []
+    for number in range(4):
+        name = f"QUARKOVI{number}"
+        if number < 3:  # the last one is missing
+            shutil.copy(films[number], disc / name)
+        record = Dataset()
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", name
+        records.append(record)
+    index = Dataset()
+    index.file_meta = FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.9.7777.9"
+    index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    index.FileSetID, index.DirectoryRecordSequence = "QUARKOVIC", Sequence(records)
+    index.save_as(disc / "DICOMDIR", enforce_file_format=True)
+    (folder / "withdrawn.txt").write_text("ZZ-48151623-3\n# Quarkovic withdrew\nPlumbob7.dcm\n")
+
+
 SMALL = [
     word
     for change in ("data.image_size=16", "model.channels=32", "model.channel_mult=[1,2]", "model.patch_size=1",
@@ -130,6 +168,8 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     for kind in ("class", "other", "syntax"):
         shutil.copy(next(sources.rglob(f"Plumbob-{kind}.dcm")), folder / "bad" / f"Plumbob-{kind}.dcm")
     run, dataset, cpu = out / "run", out / "dataset", ("--device", "cpu")
+    write_packed(folder)
+    apart = ("--size", 16, "--key", folder / "key", "--split", "0.5,0.25,0.25", "--workers", 0)
     read = ("ingest", sources, "--size", 16, "--key", folder / "key", "--split", "0.5,0.1,0.4", "--labels",
             sources / "labels.csv")  # fmt: skip
     commands: dict[str, tuple[object, ...]] = {
@@ -139,6 +179,10 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "ingest other": (*read, "--label-columns", "finding", "--out", dataset, "--bits", 8),
         "ingest labels": (*read, "--label-columns", "nothing", "--out", out / "none"),
         "ingest bad": ("ingest", folder / "bad", "--out", out / "none", "--key", folder / "key"),
+        "phantom": ("phantom", out / "phantoms", "--count", 2, "--size", 64),
+        "config": ("config", "phantom-32"),
+        "ingest archive": ("ingest", folder / "packed", "--out", out / "archive", *apart),
+        "ingest disc": ("ingest", folder / "disc" / "DICOMDIR", "--out", out / "disc", *apart, "--json"),
         "train": ("train", "--config", "phantom-32", "--data", dataset, "--out", run, *SMALL, *cpu),
         "generate": ("generate", run, "--out", out / "png", "--seeds", "0-11", "--steps", 2, *cpu, "--json"),
         "dicom": ("generate", run, "--out", out / "dicom", "--seeds", "0-2", "--steps", 2, "--format", "dicom", *cpu),
@@ -154,16 +198,33 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
                   "pixels", "--count", 4, *cpu, "--json"),
         "audit either": ("audit", "--real", dataset, "--synthetic", dataset, "--out", out / "self", "--features",
                       "pixels", *cpu),
+        "ingest without": ("ingest", sources, "--out", out / "without", *apart, "--exclude", folder / "withdrawn.txt",
+                           "--also-search", out, "--json"),
         "export either": ("export", run, "--to", "diffusers", "--out", out / "diffusers"),
+        "import either": ("import", out / "diffusers", "--out", out / "imported"),
     }  # fmt: skip
     said = {}
     for name, command in commands.items():
-        result = xraygen_cli(*command)
+        with pytest.MonkeyPatch.context() as machine:
+            machine.setattr(socket, "gethostname", lambda: "stationx7.wendelinspital")
+            result = xraygen_cli(*command)
         fails = name.split()[-1] in ("other", "labels", "bad", "far")
         if not name.endswith("either"):
             assert (result.exit_code != 0) == fails, (name, result.stderr)
         said[name] = result.stdout + result.stderr
     return out, said
+
+
+def decoded_events(name: str, content: bytes) -> Iterator[bytes]:
+    """The events of a TensorBoard file, their pictures and texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        for event in EventFileLoader(str(path)).Load():
+            yield str(event).encode()
+            for value in event.summary.value:
+                for part in (value.image.encoded_image_string, *value.tensor.string_val):
+                    yield from decoded(part, value.tag)
 
 
 def decoded(content: bytes, name: str) -> Iterator[bytes]:
@@ -186,6 +247,8 @@ def decoded(content: bytes, name: str) -> Iterator[bytes]:
         yield "\n".join(
             f"{element.tag} {element.repval} {element.value}" for element in film.iterall()
         ).encode()
+    if "tfevents" in name:
+        yield from decoded_events(name, content)
     for encoded in re.findall(rb"data:[\w/+.-]+;base64,([A-Za-z0-9+/=]+)", content):
         yield from decoded(base64.b64decode(encoded), name)
 
@@ -252,10 +315,45 @@ def test_no_command_says_who_not_even_one_that_fails(told: tuple[Path, dict[str,
     } == {}
 
 
+def test_the_commands_came_to_what_they_should(told: tuple[Path, dict[str, str]]) -> None:
+    out, said = told
+    reasons = {
+        name: set(read_rejected(out / name / "rejected.csv")["reason"])
+        for name in ("archive", "disc", "without")
+    }
+    assert reasons["archive"] >= {"unsafe_path", "nested_archive", "damaged_archive", "not_an_image"}
+    assert "unreadable" in reasons["disc"]
+    assert "excluded" in reasons["without"]
+    made_with = json.loads(said["ingest without"].split("\n")[0])["made_with_excluded"]
+    assert {str(out / name) for name in ("dataset", "run", "png", "dicom")} <= set(made_with)
+    events = next(path for path in out.rglob("*tfevents*"))
+    assert b"samples" in b"".join(decoded(events.read_bytes(), events.name))
+
+
+def test_a_bug_in_the_reader_names_no_film(
+    xraygen_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def bug(path: Path, _: object) -> None:
+        raise RuntimeError(f"{path} of Quarkovic")
+
+    monkeypatch.setattr("xraygen.dataset.reading.prepare_film", bug)
+    sources = tmp_path / "in" / "Dreiborn"
+    sources.mkdir(parents=True)
+    for name in ("Quarkovic_Zebedia.dcm", "Plumbob.dcm"):
+        (sources / name).write_bytes(b"ZZ-48151623")
+    result = xraygen_cli("ingest", tmp_path / "in", "--out", tmp_path / "out", "--size", 16, "--workers", 0)
+    assert result.exit_code == 1
+    assert "reader_failed (2): The reader failed with RuntimeError" in result.stderr
+    captured = capfd.readouterr()
+    everything = "\n".join([result.stdout, result.stderr, captured.out, captured.err, str(result.exception)])
+    assert found_in(everything.encode(), "") == []
+
+
 def test_only_the_key_and_the_crosswalk_lie_beside(told: tuple[Path, dict[str, str]]) -> None:
     folder = told[0].parent
     assert {path.name for path in folder.iterdir()} == {
-        *("phantoms", "in", "out", "bad", "a.dcm", "b.dcm", "cut.dcm", "key", "key.crosswalk.csv"),
+        *("phantoms", "in", "out", "bad", "a.dcm", "b.dcm", "cut.dcm", "key", "key.crosswalk.csv", "packed", "disc"),
+        "withdrawn.txt",
     }  # fmt: skip
     assert "none" not in {path.name for path in told[0].iterdir()}
     for name in ("key", "key.crosswalk.csv"):

@@ -1,9 +1,14 @@
 """What a run tells about itself while it goes: log.jsonl."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from tensorboard.summary.writer import event_file_writer
 
 from xraygen.atomic import write_text
 
@@ -33,3 +38,14 @@ def rewind_log(run: Path, step: int) -> None:
     """Drop entries after `step`: those steps are about to be done again."""
     kept = [entry for entry in read_log(run) if entry["step"] <= step]
     write_text(run / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+@contextmanager
+def nameless_event_files() -> Iterator[None]:
+    """Inside, TensorBoard's event files are not named after this machine, whose name may be an institution's."""
+    before = event_file_writer.socket
+    event_file_writer.socket = SimpleNamespace(gethostname=lambda: "host")
+    try:
+        yield
+    finally:
+        event_file_writer.socket = before

@@ -37,7 +37,7 @@ from xraygen.training.checkpoint import (
     save_checkpoint,
 )
 from xraygen.training.ema import ema_copy, ema_decay_at, update_ema
-from xraygen.training.logging import append_log, rewind_log
+from xraygen.training.logging import append_log, nameless_event_files, rewind_log
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
@@ -138,7 +138,10 @@ class _Training:
         self.validation = self._fixed_batch(dataset)
         self.state = self._initial_or_resumed()
         self.network = accelerator.prepare_model(self.state.model)
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.state.step}})
+        with nameless_event_files():
+            accelerator.init_trackers(
+                "tensorboard", init_kwargs={"tensorboard": {"purge_step": self.state.step}}
+            )
 
     def loop(self, should_stop: Callable[[], bool]) -> TrainSummary:
         """Step until done or stopped, saving, sampling and logging on the way."""
