@@ -66,12 +66,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_a_cluster_of_two_workers_gives_the_same_bytes(
-    cluster: Cluster, hospital: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+    cluster: Cluster,
+    hospital: Path,
+    tmp_path: Path,
+    xraygen_cli: Callable[..., Result],
+    identifying: list[str],
 ) -> None:
     address, key = cluster(1), tmp_path / "key"
     for out, where in (("together", ("--dask", address)), ("alone", ("--workers", 0))):
         result = xraygen_cli("ingest", hospital, "--out", tmp_path / out, "--size", 16, "--key", key, *where)
         assert result.exit_code == 0, result.stderr
+        told = (result.stdout + result.stderr).replace(str(tmp_path), "")
+        assert [word for word in identifying if word in told] == []
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
 
