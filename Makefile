@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow numerics bench demo clean
+.PHONY: help setup check format test slow numerics bench films demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,15 @@ numerics: $(STAMP)  ## measure how far xraygen is from every reference, into doc
 bench: $(STAMP)  ## time ingest against MONAI's loading; the table goes to stdout
 	$(BIN)/python docs/bench_ingest.py
 
+FILMS := $(or $(XRAYGEN_FILMS),../shared/data)
+
+films: $(STAMP)  ## measure the figures about real films, in an hour; the tables go to stdout
+	$(BIN)/python docs/measure_near_duplicates.py $(FILMS)
+	$(BIN)/python docs/measure_text.py $(FILMS)
+	$(BIN)/python docs/measure_polarity.py $(FILMS)
+	$(BIN)/python docs/measure_resizing.py $(FILMS)
+	$(BIN)/python docs/measure_collections.py $(FILMS) --out .films
+
 DEMO := demo
 SEEDS := 0-255
 
@@ -59,4 +68,4 @@ demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audi
 	$(BIN)/xraygen audit --real $(DEMO)/dataset --synthetic $(DEMO)/synthetic --beside $(DEMO)/untrained --out $(DEMO)/report
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .films demo build dist *.egg-info

@@ -46,6 +46,7 @@ _TAGS = [
 ]  # fmt: skip
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+_LONGEST_LIFE_YEARS = 130
 
 _VIEW_CODES = {
     "399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA",
@@ -313,11 +314,15 @@ def _view(dataset: Dataset) -> str:
 
 
 def _age_years(text: str) -> float | None:
-    """An Age String such as 045Y or 018M in years; None for anything else (PS3.5 6.2, AS)."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", text)
+    """An Age String such as 045Y or 018M in years (PS3.5 6.2, AS); None for anything else and beyond a life.
+
+    A number alone, against the standard, is years: so have it DICOMs that public collections made of ChestX-ray14.
+    """
+    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text)
     if match is None:
         return None
-    return int(match[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}[match[2]]
+    years = int(match[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1, "": 1}[match[2]]
+    return years if years <= _LONGEST_LIFE_YEARS else None
 
 
 def _spacing(dataset: Dataset) -> float | None:
