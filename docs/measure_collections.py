@@ -91,7 +91,7 @@ def say_labels(name: str, dataset: Dataset) -> None:
     manifest = dataset.manifest
     for label in dataset.info.label_names:
         said = manifest[manifest[label] != ""]
-        if said[label].nunique() > 5:
+        if not 1 <= said[label].nunique() <= 5:
             continue
         table = pd.crosstab(said[label], said["split"])
         say(f"{name}, `{label}`:\n")

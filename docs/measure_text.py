@@ -12,6 +12,7 @@ if it did not, or where the films themselves are as small.
 """
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -209,6 +210,7 @@ def main() -> None:
             alarms[name] = f"{sum(loud)} of {len(lights)}"
             silent = [light for light, alarm in zip(lights, loud, strict=True) if not alarm]
             by_size[name], tallies[name] = recall(pool.map, name, silent, count, seed)
+            print(f"{name}: alarms {alarms[name]}, found {by_size[name]}", file=sys.stderr)  # noqa: T201 - progress
         say(f"Found of {count} plantings each, by the size of the font, and alarms without planted text:\n")
         sizes = tuple(f"{size_px} px" for size_px in SIZES_PX)
         say_table(
