@@ -16,7 +16,8 @@ from xraygen.progress import Progress
 from xraygen.training.batches import Batches
 from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint
 from xraygen.training.logging import read_log
-from xraygen.training.loop import learning_rate_at, train
+from xraygen.training.loop import train
+from xraygen.training.step import learning_rate_at
 
 TinyConfig = Callable[..., RunConfig]
 DIFFUSION = GaussianDiffusion(NoiseSchedule.from_betas(linear_betas(20, 1e-4, 0.02)), DiffusionConfig())

@@ -1,0 +1,76 @@
+"""Starting a RUN folder, and seeing that one is gone on with under the same settings and data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xraygen.atomic import write_json, write_text
+from xraygen.config import RunConfig
+from xraygen.dataset.store import Dataset
+from xraygen.devices import environment
+from xraygen.errors import FolderError, UsageError
+from xraygen.training.checkpoint import run_config
+
+_FIRST_FILES = {"environment.json", "dataset.json"}
+_MAY_CHANGE = {
+    "max_steps",
+    "save_every",
+    "keep_checkpoints",
+    "sample_every",
+    "sample_count",
+    "sample_steps",
+    "log_every",
+}
+"""Settings of `train` that do not alter what a step does, and so may differ when a run goes on."""
+
+
+def check_fit(config: RunConfig, dataset: Dataset) -> None:
+    """The DATASET's pictures are those that the network expects."""
+    channels, height, width = config.data.shape
+    if (dataset.info.channels, *dataset.info.size) != (channels, height, width):
+        have = f"{dataset.info.size[0]}x{dataset.info.size[1]} with {dataset.info.channels} channel(s)"
+        raise UsageError(
+            f"{dataset.folder} holds images of {have}, and the configuration expects {height}x{width} with {channels}; "
+            f"ingest with --size {height}x{width}, or set data.image_size."
+        )
+
+
+def prepare_folder(config: RunConfig, dataset: Dataset, run: Path, device: torch.device) -> None:
+    """Start a RUN, or see that this one was started with the same settings and data."""
+    origin = {"content_sha256": dataset.info.content_sha256, "settings": dict(dataset.info.settings)}
+    if not (run / "config.yaml").exists():
+        foreign = [
+            path.name for path in run.iterdir() if path.name not in _FIRST_FILES and path.name[0] != "."
+        ]
+        if foreign:
+            raise FolderError(
+                f"{run} is not a RUN and not empty (it holds {foreign[0]}); choose another --out."
+            )
+        write_json(run / "environment.json", environment(device))
+        write_json(run / "dataset.json", origin)
+        write_text(run / "config.yaml", config.to_yaml())  # last: it makes the folder a RUN
+        return
+    if not (run / "dataset.json").exists():
+        raise UsageError(
+            f"{run} was imported, not trained here, and names no DATASET; it cannot go on training: choose another "
+            "--out."
+        )
+    if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != origin:
+        raise UsageError(f"{run} was trained on another DATASET than {dataset.folder}; choose another --out.")
+    differences = _differences(run_config(run).model_dump(), config.model_dump())
+    if differences:
+        raise UsageError(
+            f"{run} was started with other settings ({'; '.join(differences)}); repeat them or choose another --out."
+        )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that a continued run may not change, as `key: old -> new`."""
+    return [
+        f"{section}.{key}: {old[section][key]} -> {value}"
+        for section, values in new.items()
+        for key, value in values.items()
+        if old[section][key] != value and not (section == "train" and key in _MAY_CHANGE)
+    ]
