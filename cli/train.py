@@ -28,6 +28,8 @@ def train(
     xraygen train --config cxr-64 --data dataset --out run
 
     xraygen train --config cxr-128 --data dataset --out run --set train.batch_size=32 --set train.max_steps=20000
+
+    torchrun --nproc-per-node 4 --no-python xraygen train --config cxr-256 --data dataset --out run
     """
     from xraygen.config import load_config
 
@@ -56,6 +58,8 @@ def train(
             report=report,
             should_stop=lambda: bool(asked_to_stop),
         )
+    if not summary.main:
+        raise typer.Exit(0 if summary.finished else _INTERRUPTED)
     console.emit({"run": str(out), "step": summary.step, "finished": summary.finished}, as_json=as_json)
     if not summary.finished:
         console.say(

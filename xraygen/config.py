@@ -6,7 +6,7 @@ Presets are whole YAML files in `xraygen.configs`. Errors name the key: `schedul
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,7 +37,8 @@ class Config(BaseModel):
     @classmethod
     def _no_truth_values_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic takes `true` for 1; a user who writes `batch_size: true` meant something else."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("expected a number")
         return value
 
@@ -82,6 +83,9 @@ class ModelConfig(Config):
     patch_size: Positive = 1
     """Fold squares of this side into channels before the first convolution, and unfold them after the last:
     the network then works at image_size / patch_size (Hoogeboom et al. 2023, sec. 3.3). 1 is the paper's."""
+    checkpoint_activations: bool = False
+    """Compute each block's activations again in the backward pass instead of keeping them: the same gradients bit for
+    bit, at about 0.6 times the memory and 1.3 times the time."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -165,6 +169,9 @@ class TrainConfig(Config):
 
     batch_size: Positive = 128
     """Images per step over all processes."""
+    micro_batch_size: Positive | None = None
+    """Most images that one process computes at once: a larger share is taken in parts whose gradients add up to those
+    of the whole. None: all at once."""
     max_steps: Annotated[int, Field(ge=0)] = 100_000
     """Steps after which training is done; 0 writes the untrained network."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
@@ -189,8 +196,10 @@ class TrainConfig(Config):
     """DDIM steps per sample in the grids."""
     log_every: Positive = 50
     """Steps between lines of log.jsonl and TensorBoard points."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network; bfloat16 is for GPUs."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Arithmetic of the network; bfloat16 is for GPUs, float64 for proofs."""
+    data_on_device: bool | Literal["auto"] = "auto"
+    """Keep the training films in the device's memory. auto: on a GPU, if they take a quarter of what is free."""
     seed: int = 0
     """Seed of the weights, the order of the data, the noise and the dropout."""
 

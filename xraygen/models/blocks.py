@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xraygen.models.dropout import KeyedDropout
+
 GROUPS = 32
 GROUP_NORM_EPS = 1e-6
 ALMOST_ZERO = 1e-10
@@ -77,17 +79,17 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(in_channels, out_channels)
         self.time = dense(embedding, out_channels)
         self.norm2 = group_norm(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = KeyedDropout(dropout)
         self.conv2 = conv(out_channels, out_channels, scale=ALMOST_ZERO)
         self.shortcut = (
             nn.Identity() if in_channels == out_channels else conv(in_channels, out_channels, kernel=1)
         )
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # (B, C, H, W), (B, D)
-        """Features and time embedding to features of `out_channels`."""
+    def forward(self, x: Tensor, embedding: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+        """Features `(B, C, H, W)` and time embedding `(B, D)` to features of `out_channels`."""
         h = self.conv1(functional.silu(self.norm1(x)))  # (B, C', H, W)
         h = h + self.time(functional.silu(embedding))[:, :, None, None]
-        h = self.conv2(self.dropout(functional.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(functional.silu(self.norm2(h)), dropout_keys))
         out: Tensor = self.shortcut(x) + h
         return out
 

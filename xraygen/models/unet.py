@@ -6,6 +6,7 @@ B batch, C channel, H, W sides, D embedding.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from xraygen.config import ModelConfig
 from xraygen.models.blocks import (
@@ -19,6 +20,7 @@ from xraygen.models.blocks import (
     group_norm,
     timestep_embedding,
 )
+from xraygen.models.dropout import part_streams
 
 
 class _Stage(nn.Module):
@@ -31,8 +33,8 @@ class _Stage(nn.Module):
         self.block = ResidualBlock(in_channels, out_channels, embedding, dropout)
         self.attention = SelfAttention(out_channels) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        out: Tensor = self.attention(self.block(x, embedding))
+    def forward(self, x: Tensor, embedding: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        out: Tensor = self.attention(self.block(x, embedding, dropout_keys))
         return out
 
 
@@ -95,32 +97,51 @@ class UNet(nn.Module):
 
         self.norm_out = group_norm(channels)
         self.conv_out = conv(channels, 2 * patched if config.learns_variance else patched, scale=ALMOST_ZERO)
+        part_streams(self)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: None = None, dropout_keys: Tensor | None = None
+    ) -> Tensor:
         """Predict from noisy images.
 
         Args:
             x_t: Noisy images, `(B, C, H, W)`, float.
             t: Timestep of each image, `(B,)`, int64, 0 the least noisy; or another number that says the noise.
             condition: None: this network knows no conditions.
+            dropout_keys: Key of each image's dropout masks, int64 `(B,)`; None draws them from torch's generator.
 
         Returns:
             Prediction, `(B, C, H, W)`; `(B, 2 C, H, W)` if the network learns the variance too.
         """
         patch = self.config.patch_size
-        embedding = self.time(timestep_embedding(t, self.config.channels))  # (B, D)
+        frequencies = timestep_embedding(t, self.config.channels).to(self.conv_in.weight.dtype)
+        embedding = self.time(frequencies)  # (B, D)
         x = self.conv_in(functional.pixel_unshuffle(x_t, patch))  # (B, width, H / patch, W / patch)
         skips = [x]
         for layer in self.down:
-            x = layer(x, embedding) if isinstance(layer, _Stage) else layer(x)
+            x = self._stage(layer, x, embedding, dropout_keys) if isinstance(layer, _Stage) else layer(x)
             skips.append(x)
         for stage in self.middle:
-            x = stage(x, embedding)
+            x = self._stage(stage, x, embedding, dropout_keys)
         for layer in self.up:
-            x = (
-                layer(torch.cat([x, skips.pop()], dim=1), embedding)
-                if isinstance(layer, _Stage)
-                else layer(x)
-            )
+            if isinstance(layer, _Stage):
+                x = self._stage(layer, torch.cat([x, skips.pop()], dim=1), embedding, dropout_keys)
+            else:
+                x = layer(x)
         out = self.conv_out(functional.silu(self.norm_out(x)))  # (B, C' patch^2, H / patch, W / patch)
         return functional.pixel_shuffle(out, patch)  # (B, C', H, W)
+
+    def _stage(self, stage: nn.Module, x: Tensor, embedding: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        """One stage, whose activations are kept for the backward pass or computed again in it."""
+        if self.config.checkpoint_activations and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(
+                stage,
+                x,
+                embedding,
+                dropout_keys,
+                use_reentrant=False,
+                preserve_rng_state=dropout_keys is None and self.config.dropout > 0,
+            )
+            return out
+        plain: Tensor = stage(x, embedding, dropout_keys)
+        return plain

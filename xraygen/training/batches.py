@@ -1,6 +1,11 @@
-"""Which images, timesteps and noise each training step sees: a function of the seed and the step alone."""
+"""Which films, timesteps and noise each step sees: a function of the seed, the step and the place in the batch.
 
+B images in a process's share, C channel, H, W sides.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +16,8 @@ from torch import Tensor
 from xraygen.dataset.store import Dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.ranges import stored_to_model
-from xraygen.seeds import numpy_generator, torch_generator
+from xraygen.seeds import counted_bits, derive_seed, numpy_generator, torch_generator
+from xraygen.training.resident import ResidentFilms
 
 
 class Batch(NamedTuple):
@@ -20,11 +26,29 @@ class Batch(NamedTuple):
     x_start: Tensor  # (B, C, H, W), float32, [-1, 1]
     t: Tensor  # (B,), int64, [0, T - 1]
     noise: Tensor  # (B, C, H, W), float32
+    dropout_keys: Tensor  # (B,), int64, any value
+
+    def split(self, size: int | None) -> Iterator["Batch"]:
+        """Parts of at most `size` images; the whole where that is None."""
+        parts = (torch.split(tensor, size or len(self.t)) for tensor in self)
+        return (Batch(*part) for part in zip(*parts, strict=True))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
+        """On a device, without waiting for it: only pinned memory is copied while the host goes on."""
+        moved = (tensor.to(dtype=dtype if tensor.is_floating_point() else tensor.dtype) for tensor in self)
+        if device.type == "cpu":
+            return Batch(*moved)
+        return Batch(
+            *(
+                tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
+                for tensor in moved
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The order of the data and its noise, the same however often training is interrupted.
+    """The order of the films and their noise, however often training is interrupted and whoever computes what.
 
     Attributes:
         dataset: Open DATASET.
@@ -33,6 +57,7 @@ class Batches:
         diffusion: Draws the timesteps.
         seed: Seed of the run.
         flip: Flip each image left to right with probability one half.
+        resident: The films on the device, where they are held there.
     """
 
     dataset: Dataset
@@ -41,28 +66,44 @@ class Batches:
     diffusion: GaussianDiffusion
     seed: int
     flip: bool = False
+    resident: ResidentFilms | None = None
 
     def rows_at(self, step: int) -> NDArray[np.int64]:
         """Rows of the DATASET in step `step`, counted from 0: each epoch is one shuffle of all rows."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = np.divmod(positions, len(self.rows))
-        shuffled = {
-            epoch: numpy_generator(self.seed, "order", int(epoch)).permutation(self.rows)
+        chosen = [
+            _shuffle(self.seed, int(epoch), len(self.rows))[places[epochs == epoch]]
             for epoch in np.unique(epochs)
-        }
-        return np.array([shuffled[epoch][place] for epoch, place in zip(epochs, places, strict=True)])
+        ]
+        rows: NDArray[np.int64] = self.rows[np.concatenate(chosen)]
+        return rows
 
     def at(self, step: int, process: int = 0, processes: int = 1) -> Batch:
-        """The share of one process in step `step`; all shares together do not depend on their number."""
-        share = slice(self.batch_size * process // processes, self.batch_size * (process + 1) // processes)
-        x_start = as_model_input(self.dataset, self.rows_at(step)[share])
+        """The share of one process in step `step`; all shares together do not depend on their number.
+
+        Noise is drawn image by image, each from a generator of its own, so that a process draws its share alone.
+        """
+        first, end = (self.batch_size * edge // processes for edge in (process, process + 1))
+        share = slice(first, end)
+        rows = self.rows_at(step)[share]
+        x_start = as_model_input(self.dataset, rows) if self.resident is None else self.resident.gather(rows)
         generator = torch_generator(self.seed, "batch", step)
         t = self.diffusion.draw_timesteps(self.batch_size, generator)[share]
         flipped = torch.rand(self.batch_size, generator=generator)[share] < 0.5
-        noise = torch.randn((self.batch_size, *x_start.shape[1:]), generator=generator)[share]
+        noise = torch.empty(x_start.shape)
+        for place in range(first, end):
+            noise[place - first].normal_(generator=torch_generator(self.seed, "noise", step, place))
         if self.flip:
-            x_start = torch.where(flipped.view(-1, 1, 1, 1), x_start.flip(-1), x_start)
-        return Batch(x_start, t, noise)
+            x_start = torch.where(flipped.view(-1, 1, 1, 1).to(x_start.device), x_start.flip(-1), x_start)
+        key = torch.tensor([derive_seed(self.seed, "dropout", step)])
+        return Batch(x_start, t, noise, counted_bits(key, self.batch_size)[0, share])
+
+
+@lru_cache(maxsize=4)
+def _shuffle(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The order of one epoch; kept, since every step of the epoch asks for it."""
+    return numpy_generator(seed, "order", epoch).permutation(count)
 
 
 def as_model_input(dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:

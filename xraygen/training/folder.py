@@ -15,15 +15,18 @@ from xraygen.training.checkpoint import run_config
 
 _FIRST_FILES = {"environment.json", "dataset.json"}
 _MAY_CHANGE = {
-    "max_steps",
-    "save_every",
-    "keep_checkpoints",
-    "sample_every",
-    "sample_count",
-    "sample_steps",
-    "log_every",
+    "model.checkpoint_activations",
+    "train.max_steps",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.sample_every",
+    "train.sample_count",
+    "train.sample_steps",
+    "train.log_every",
+    "train.micro_batch_size",
+    "train.data_on_device",
 }
-"""Settings of `train` that do not alter what a step does, and so may differ when a run goes on."""
+"""Settings that do not alter what a step does, beyond rounding, and so may differ when a run goes on."""
 
 
 def check_fit(config: RunConfig, dataset: Dataset) -> None:
@@ -72,5 +75,5 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         f"{section}.{key}: {old[section][key]} -> {value}"
         for section, values in new.items()
         for key, value in values.items()
-        if old[section][key] != value and not (section == "train" and key in _MAY_CHANGE)
+        if old[section][key] != value and f"{section}.{key}" not in _MAY_CHANGE
     ]

@@ -13,18 +13,19 @@ from accelerate import Accelerator
 from xraygen.atomic import sole_writer
 from xraygen.config import RunConfig
 from xraygen.dataset.store import Dataset
-from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.writers import write_png
 from xraygen.progress import Progress, Report, silent
 from xraygen.training.batches import Batch, Batches
-from xraygen.training.checkpoint import prune_checkpoints, save_checkpoint
+from xraygen.training.checkpoint import checkpoints, newest_checkpoint, prune_checkpoints, save_checkpoint
 from xraygen.training.folder import check_fit, prepare_folder
-from xraygen.training.logging import append_log, nameless_event_files
+from xraygen.training.logging import append_log, nameless_event_files, rewind_log
+from xraygen.training.processes import Agreement, start_accelerator, told_by_main
+from xraygen.training.resident import resident_films
 from xraygen.training.samples import sample_grid
-from xraygen.training.step import initial_or_resumed, optimiser_step
+from xraygen.training.step import State, dtype_of, fresh_state, optimiser_step, resume
 from xraygen.training.validation import fixed_batch, validation_loss
 
 
@@ -35,6 +36,8 @@ class TrainSummary:
     run: Path
     step: int
     finished: bool
+    main: bool = True
+    """Whether this is the process that speaks for all."""
 
 
 def train(
@@ -67,7 +70,7 @@ def train(
         XraygenError: If the loss stops being finite.
     """
     check_fit(config, dataset)
-    accelerator = _accelerator(config, run, device)
+    accelerator = start_accelerator(config, run, device)
     with sole_writer(run) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             prepare_folder(config, dataset, run, accelerator.device)
@@ -82,7 +85,8 @@ class _Training:
     def __init__(
         self, config: RunConfig, dataset: Dataset, run: Path, accelerator: Accelerator, report: Report
     ) -> None:
-        self.config, self.run, self.report, self.accelerator = config, run, report, accelerator
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.report = report if accelerator.is_main_process else silent
         self.diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
         rows = dataset.indices("train")
         if len(rows) == 0:
@@ -96,10 +100,12 @@ class _Training:
             self.diffusion,
             config.train.seed,
             config.data.horizontal_flip,
+            resident_films(dataset, rows, accelerator.device, config.train.data_on_device),
         )
         self.validation = self._validation_batch(dataset)
-        self.state = initial_or_resumed(config, run, accelerator.device)
+        self.state = self._fresh_or_resumed()
         self.network = accelerator.prepare_model(self.state.model)
+        self.agreement = Agreement(accelerator)
         with nameless_event_files():
             accelerator.init_trackers(
                 "tensorboard", init_kwargs={"tensorboard": {"purge_step": self.state.step}}
@@ -114,7 +120,7 @@ class _Training:
         stopped, since = False, (time.monotonic(), state.step)
         while state.step < train.max_steps and not stopped:
             self._step()
-            stopped = should_stop()
+            stopped = self.agreement.any(should_stop())
             last = stopped or state.step == train.max_steps
             saving = last or state.step % train.save_every == 0
             if (
@@ -128,7 +134,9 @@ class _Training:
             if state.step % train.sample_every == 0 or (last and not stopped):
                 self._write_samples()
         self.accelerator.end_training()
-        return TrainSummary(self.run, state.step, state.step >= train.max_steps)
+        return TrainSummary(
+            self.run, state.step, state.step >= train.max_steps, self.accelerator.is_main_process
+        )
 
     def _step(self) -> None:
         """One optimiser step on this process's share of the batch."""
@@ -191,16 +199,16 @@ class _Training:
         return None if batch is None else self._on_device(batch)
 
     def _on_device(self, batch: Batch) -> Batch:
-        device = self.accelerator.device
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        return batch.to(self.accelerator.device, dtype_of(self.config.train))
 
-
-def _accelerator(config: RunConfig, run: Path, device: str) -> Accelerator:
-    """Device, precision and trackers."""
-    target = choose_device(device)
-    if target.index is not None:
-        torch.cuda.set_device(target)
-    mixed = "bf16" if config.train.precision == "bfloat16" else "no"
-    return Accelerator(
-        cpu=target.type == "cpu", mixed_precision=mixed, log_with="tensorboard", project_dir=run
-    )
+    def _fresh_or_resumed(self) -> State:
+        """Fresh weights, or those of the newest whole checkpoint: the one that the main process sees."""
+        state = fresh_state(self.config, self.accelerator.device)
+        main = self.accelerator.is_main_process
+        newest = newest_checkpoint(self.run) if main and checkpoints(self.run) else None
+        checkpoint = told_by_main(self.accelerator, newest)
+        if checkpoint is not None:
+            resume(state, checkpoint)
+            if main:
+                rewind_log(self.run, state.step)
+        return state

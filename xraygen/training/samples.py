@@ -27,7 +27,9 @@ def sample_grid(ema: UNet, diffusion: GaussianDiffusion, config: RunConfig, devi
     """
     train = config.train
     generator = torch_generator(train.seed, "sample grid")
-    x_t = torch.randn((train.sample_count, *config.data.shape), generator=generator).to(device)
+    x_t = torch.randn((train.sample_count, *config.data.shape), generator=generator).to(
+        device, ema.conv_in.weight.dtype
+    )
     steps = min(train.sample_steps, config.schedule.num_timesteps)
     x = ddim_sample(ema, diffusion.with_variance("fixed_small").respace(steps), x_t, no_noise)
     return tile(model_to_stored(x.permute(0, 2, 3, 1).squeeze(-1), 8), _COLUMNS)

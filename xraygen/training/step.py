@@ -1,7 +1,8 @@
 """One optimiser step and one update of the average, and the state that they change."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +13,8 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.models.unet import UNet
 from xraygen.seeds import derive_seed
 from xraygen.training.batches import Batch
-from xraygen.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint
+from xraygen.training.checkpoint import Checkpoint, load_checkpoint
 from xraygen.training.ema import ema_copy, ema_decay_at, update_ema
-from xraygen.training.logging import rewind_log
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
@@ -31,21 +31,25 @@ class State:
     losses: list[Tensor] = field(default_factory=list)
 
 
-def initial_or_resumed(config: RunConfig, run: Path, device: torch.device) -> State:
-    """Fresh weights, or those of the newest whole checkpoint."""
+def dtype_of(config: TrainConfig) -> torch.dtype:
+    """In what the weights are kept; bfloat16 is for the arithmetic of the network alone."""
+    return torch.float64 if config.precision == "float64" else torch.float32
+
+
+def fresh_state(config: RunConfig, device: torch.device) -> State:
+    """The state before the first step."""
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
-    model = UNet(config.model).to(device)
-    ema = ema_copy(model)
+    model = UNet(config.model).to(device, dtype_of(config.train))
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.train.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True
     )
-    state = State(model, ema, optimizer)
-    if checkpoints(run):
-        checkpoint = newest_checkpoint(run)
-        optimizer.load_state_dict(load_checkpoint(checkpoint, model, ema))
-        state.step = checkpoint.step
-        rewind_log(run, state.step)
-    return state
+    return State(model, ema_copy(model), optimizer)
+
+
+def resume(state: State, checkpoint: Checkpoint) -> None:
+    """Bring a fresh state to where a checkpoint was written."""
+    state.optimizer.load_state_dict(load_checkpoint(checkpoint, state.model, state.ema))
+    state.step = checkpoint.step
 
 
 def optimiser_step(
@@ -56,7 +60,9 @@ def optimiser_step(
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> None:
-    """Move the weights once, and the average after them.
+    """Move the weights once, and the average after them, without waiting for the device.
+
+    The loss is the mean over the whole batch, whoever computes how much of it and in how many parts.
 
     Args:
         state: What the step changes.
@@ -66,19 +72,26 @@ def optimiser_step(
         config: The run's `train` section.
         accelerator: Precision, gradients over all processes.
     """
-    torch.manual_seed(derive_seed(config.seed, "dropout", state.step, accelerator.process_index))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate_at(state.step, config.learning_rate, config.warmup_steps)
     state.model.train()
-    with accelerator.autocast():
-        loss = diffusion.training_losses(network, batch.x_start, batch.t, batch.noise).mean()
-    accelerator.backward(loss)
+    parts = list(batch.split(config.micro_batch_size))
+    loss = torch.zeros((), device=batch.t.device)
+    for number, part in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(network):
+            with accelerator.autocast():
+                model = partial(network, dropout_keys=part.dropout_keys)
+                losses = diffusion.training_losses(model, part.x_start, part.t, part.noise)
+            # Accelerate averages gradients over processes: times their number, the shares' sums make up the mean.
+            part_loss = losses.sum() / config.batch_size
+            accelerator.backward(part_loss * accelerator.num_processes)
+        loss = loss + part_loss.detach()
     accelerator.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.step += 1
     update_ema(state.ema, state.model, ema_decay_at(state.step, config))
-    state.losses.append(loss.detach())
+    state.losses.append(accelerator.reduce(loss, "sum"))
 
 
 def learning_rate_at(step: int, learning_rate: float, warmup_steps: int) -> float:

@@ -20,14 +20,12 @@ def fixed_batch(dataset: Dataset, diffusion: GaussianDiffusion, seed: int) -> Ba
     generator = torch_generator(seed, "validation")
     x_start = as_model_input(dataset, rows)
     t = diffusion.draw_timesteps(len(rows), generator)
-    return Batch(x_start, t, torch.randn(x_start.shape, generator=generator))
+    noise = torch.randn(x_start.shape, generator=generator)
+    return Batch(x_start, t, noise, torch.zeros_like(t))  # without dropout the keys mean nothing
 
 
 @torch.no_grad()
 def validation_loss(ema: UNet, diffusion: GaussianDiffusion, batch: Batch, size: int) -> float:
     """The averaged network's mean loss on a fixed batch, computed `size` images at a time."""
-    losses = [
-        diffusion.training_losses(ema, *part)
-        for part in zip(*(torch.split(tensor, size) for tensor in batch), strict=True)
-    ]
+    losses = [diffusion.training_losses(ema, part.x_start, part.t, part.noise) for part in batch.split(size)]
     return torch.cat(losses).mean().item()

@@ -1,0 +1,143 @@
+"""The same training however many processes share it and in however many parts each computes its share."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import accelerate
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xraygen.config import RunConfig
+from xraygen.dataset.store import open_dataset
+from xraygen.errors import UsageError
+from xraygen.training import processes
+from xraygen.training.batches import as_model_input
+from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint
+from xraygen.training.logging import read_log
+from xraygen.training.loop import train
+from xraygen.training.resident import resident_films
+
+TinyConfig = Callable[..., RunConfig]
+UNEVEN = ("model.dropout=0.1", "train.batch_size=7", "train.warmup_steps=0")
+"""A batch that two processes cannot halve, with dropout, at the full learning rate from the first step."""
+
+
+def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Path) -> str:
+    """What `count` processes print that are told their number by the environment, as every launcher tells it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [program, "train", "--config", config, "--data", dataset, "--out", run, "--device", "cpu"]
+    started = [
+        subprocess.Popen(
+            [str(word) for word in command],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+    printed = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * count, printed
+    return "".join(printed)
+
+
+def launched(program: Path, count: int, config: Path, dataset: Path, run: Path) -> str:
+    """What `torchrun` prints of `xraygen train` in `count` processes on the CPU; the port is free by --standalone."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = ["--no-python", program, "train", "--config", config, "--data", dataset, "--out", run]
+    done = subprocess.run(
+        [str(word) for word in (*launcher, *command, "--device", "cpu")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def largest_difference(first: Path, second: Path, name: str) -> float:
+    ours, theirs = (load_file(newest_checkpoint(run).folder / name) for run in (first, second))
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
+
+
+def test_two_processes_train_the_network_of_one(
+    program: Path, tiny_config: TinyConfig, tiny_dataset: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(tiny_config().to_yaml())
+    run = tmp_path / "run"
+    printed = side_by_side(program, 2, tmp_path / "config.yaml", tiny_dataset, run)
+    assert printed.count("is trained") == 1  # one process speaks for both
+    for name in (MODEL, EMA):  # float32's rounding through six steps of Adam; measured: 1e-8
+        assert largest_difference(run, tiny_run, name) < 1e-6
+    ours, alone = ([entry["loss"] for entry in read_log(each) if "loss" in entry] for each in (run, tiny_run))
+    assert ours == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(
+    ("precision", "steps", "allowed"),
+    [("float64", 100, 1e-9), ("float32", 10, 1e-4)],  # measured: 6e-15 and 4e-7, the weights moving by 0.04 and 0.003
+)  # fmt: skip
+def test_weights_do_not_depend_on_the_number_of_processes(
+    program: Path,
+    tiny_config: TinyConfig,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    count: int,
+    precision: str,
+    steps: int,
+    allowed: float,
+) -> None:
+    config = tiny_config(
+        *UNEVEN, f"train.precision={precision}", f"train.max_steps={steps}", f"train.save_every={steps}"
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    train(config, open_dataset(tiny_dataset), tmp_path / "one", device="cpu")
+    launched(program, count, tmp_path / "config.yaml", tiny_dataset, tmp_path / "many")
+    for name in (MODEL, EMA):
+        assert largest_difference(tmp_path / "one", tmp_path / "many", name) < allowed
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_share_computed_in_parts_gives_the_same_weights(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, size: int
+) -> None:
+    settings = (*UNEVEN, "train.precision=float64", "train.max_steps=4", "train.save_every=4")
+    for run, more in (("whole", ()), ("parts", (f"train.micro_batch_size={size}",))):
+        train(tiny_config(*settings, *more), open_dataset(tiny_dataset), tmp_path / run, device="cpu")
+    for name in (MODEL, EMA):  # sums of float64 in another order
+        assert largest_difference(tmp_path / "whole", tmp_path / "parts", name) < 1e-12
+
+
+def test_more_processes_than_images_are_refused(
+    tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerate.Accelerator, "num_processes", 3)
+    with pytest.raises(UsageError, match=r"train\.batch_size is 2, less than the 3 processes"):
+        processes.start_accelerator(tiny_config("train.batch_size=2"), tmp_path, "cpu")
+
+
+def test_films_held_on_the_device_are_those_of_the_memory_map_bit_for_bit(tiny_dataset: Path) -> None:
+    dataset = open_dataset(tiny_dataset)
+    rows = dataset.indices("validation")
+    resident = resident_films(dataset, rows[::-1], torch.device("cpu"), choice=True)
+    assert resident is not None
+    chosen = rows[[3, 0, 3, 7]]
+    assert torch.equal(resident.gather(chosen), as_model_input(dataset, chosen))
+    assert resident_films(dataset, rows, torch.device("cpu"), choice="auto") is None
