@@ -29,6 +29,9 @@ def generate(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images computed together; part of the provenance.")
     ] = 16,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="newest|best|STEP", help="best is that on the validation films.")
+    ] = "newest",
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -49,7 +52,14 @@ def generate(
     settings = SamplerSettings(sampler.value, steps, eta, batch_size)
     with console.progress() as report:
         summary = make(
-            run, out, chosen, settings, file_format=file_format.value, device=device, report=report
+            run,
+            out,
+            chosen,
+            settings,
+            file_format=file_format.value,
+            checkpoint=options.read_checkpoint(checkpoint),
+            device=device,
+            report=report,
         )
     console.emit({"synthetic": str(out), "made": summary.made, "present": summary.present}, as_json=as_json)
     console.say(

@@ -1,7 +1,7 @@
 """Options that several verbs share, and how their values are read."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,17 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Change one setting, such as train.batch_size=64. Repeatable."
     ),
 ]
+
+
+def read_checkpoint(text: str) -> Literal["newest", "best"] | int:
+    """`newest`, `best` or a step."""
+    if text == "newest":
+        return "newest"
+    if text == "best":
+        return "best"
+    if not text.isdigit():
+        raise UsageError(f"--checkpoint {text}: expected newest, best or a step, such as 20000.")
+    return int(text)
 
 
 def read_seeds(text: str) -> list[int]:

@@ -187,7 +187,15 @@ class TrainConfig(Config):
     save_every: Positive = 5000
     """Steps between checkpoints."""
     keep_checkpoints: Positive = 3
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, beside the one that is best on validation films."""
+    skips_before_rollback: Positive = 10
+    """Steps in a row without a finite loss and gradient after which training goes back to the last good checkpoint and
+    on from there with other films and noise. Such steps leave the weights alone; it is noticed with the log."""
+    max_rollbacks: Annotated[int, Field(ge=0)] = 2
+    """How often it goes back before it gives up."""
+    stop_at_gap: Annotated[float, Field(gt=0)] | None = None
+    """End training when, at three successive saves, held-out films cost this share more than training films (0.2 is
+    20 %). None: never."""
     sample_every: Positive = 5000
     """Steps between sample grids."""
     sample_count: Positive = 16

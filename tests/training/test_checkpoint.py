@@ -2,6 +2,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from safetensors.torch import load_file
 from xraygen.config import load_config
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError
-from xraygen.training.checkpoint import EMA, checkpoints, load_run, newest_checkpoint, prune_checkpoints
+from xraygen.training.checkpoint import (
+    EMA,
+    Choice,
+    checkpoints,
+    chosen_checkpoint,
+    load_run,
+    mark_best,
+    newest_checkpoint,
+    prune_checkpoints,
+)
+from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 
 
@@ -32,6 +43,45 @@ def test_load_run_returns_the_averaged_weights_and_not_the_last_ones(tiny_run: P
 
 def test_only_the_newest_checkpoints_are_kept(tiny_run: Path) -> None:
     assert [checkpoint.step for checkpoint in checkpoints(tiny_run)] == [2, 4, 6]
+
+
+def test_the_best_on_validation_films_is_kept_and_can_be_asked_for(run: Path) -> None:
+    losses = {2: 0.3, 4: 0.1, 6: 0.2, 8: 0.4, 10: 0.1}
+    log = [{"step": step, "validation_loss": loss} for step, loss in losses.items()]
+    mark_best(run, log)
+    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    assert best == {"step": 4, "validation_loss": 0.1}  # 10 is as good, and not there
+    prune_checkpoints(run, keep=1)
+    assert [checkpoint.step for checkpoint in checkpoints(run)] == [4, 6]
+    for choice, step in (("best", 4), ("newest", 6), (4, 4)):
+        folder = run / "checkpoints" / f"step-{step:08d}"
+        loaded = load_run(run, checkpoint=cast(Choice, choice)).model.state_dict()
+        assert torch.equal(loaded["conv_in.weight"], load_file(folder / EMA)["conv_in.weight"])
+    with pytest.raises(FolderError, match=r"run holds no checkpoint of step 5; it holds: 4, 6\."):
+        load_run(run, checkpoint=5)
+    (run / "checkpoints" / "step-00000004" / EMA).write_bytes(b"")
+    with pytest.raises(FolderError, match=r"step-00000004 is damaged \(ema.safetensors changed"):
+        load_run(run, checkpoint="best")
+
+
+def test_training_marks_the_best_by_its_log(tiny_run: Path) -> None:
+    looked_at = [entry for entry in read_log(tiny_run) if "validation_loss" in entry]
+    assert [entry["step"] for entry in looked_at] == [2, 4, 6]
+    least = min(looked_at, key=lambda entry: entry["validation_loss"])
+    assert chosen_checkpoint(tiny_run, "best").step == least["step"]
+
+
+def test_without_validation_films_no_checkpoint_is_best(run: Path) -> None:
+    mark_best(run, [])
+    with pytest.raises(FolderError, match="does not say which checkpoint is best"):
+        load_run(run, checkpoint="best")
+
+
+def test_what_a_stop_wrote_between_two_saves_pushes_no_checkpoint_out(run: Path) -> None:
+    shutil.copytree(run / "checkpoints" / "step-00000006", run / "checkpoints" / "step-00000007")
+    (run / "checkpoints" / "best.json").unlink()
+    prune_checkpoints(run, keep=2, save_every=2)
+    assert [checkpoint.step for checkpoint in checkpoints(run)] == [4, 6, 7]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "state.pt", "hashes.json"])

@@ -1,6 +1,8 @@
 """SIGKILL at any moment: the same command goes on, and ends with the same bits."""
 
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,73 +13,146 @@ import torch
 from safetensors.torch import load_file
 
 from xraygen.config import RunConfig
-from xraygen.dataset.store import open_dataset
 from xraygen.seeds import numpy_generator
-from xraygen.training.checkpoint import EMA, MODEL, checkpoints, load_run, newest_checkpoint
+from xraygen.training.checkpoint import EMA, MODEL, STATE, checkpoints, load_run, newest_checkpoint
 from xraygen.training.logging import read_log
-from xraygen.training.loop import train
 
-STEPS, SAVE_EVERY, KILLS = 120, 3, 8
+STEPS, KILLS = 200, 10
+SETTINGS = (
+    f"train.max_steps={STEPS}",
+    "train.save_every=7",
+    "train.log_every=3",  # most kills fall between two lines, and most saves too
+    "train.sample_every=50",
+    "train.keep_checkpoints=2",
+    "model.dropout=0.2",
+)
+WALL_CLOCK = {"time", "images_per_second"}
+
+
+class Launch:
+    """`xraygen train` in one or more processes of one thread each, told their number as `torchrun` tells it."""
+
+    def __init__(self, program: Path, config: Path, dataset: Path, run: Path, count: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        world = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [program, "train", "--config", config, "--data", dataset, "--out", run, "--device", "cpu"]
+        self.processes = [
+            subprocess.Popen(
+                [str(word) for word in command],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    **({**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}),
+                },
+            )
+            for rank in range(count)
+        ]
+
+    @property
+    def running(self) -> bool:
+        return all(process.poll() is None for process in self.processes)
+
+    def send(self, number: signal.Signals, *, to: slice = slice(None)) -> None:
+        for process in self.processes[to]:
+            process.send_signal(number)
+
+    def end(self) -> tuple[list[int], str]:
+        """Exit statuses and what was printed."""
+        printed = [process.communicate(timeout=300)[1] for process in self.processes]
+        return [process.returncode for process in self.processes], "".join(printed)
 
 
 @pytest.fixture
-def command(program: Path, tiny_dataset: Path, tmp_path: Path) -> list[str]:
-    """The command that is killed and repeated; the test writes its config.yaml."""
-    arguments = ["--config", tmp_path / "config.yaml", "--data", tiny_dataset, "--out", tmp_path / "run"]
-    return [str(word) for word in (program, "train", *arguments, "--device", "cpu")]
+def launch(program: Path, tiny_dataset: Path, tmp_path: Path) -> Callable[..., Launch]:
+    """`launch("run", count=2)`; the test writes config.yaml."""
+    return lambda run, count=1: Launch(program, tmp_path / "config.yaml", tiny_dataset, tmp_path / run, count)
+
+
+def same_state(first: object, second: object) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(same_state(first[key], second[key]) for key in first)
+        )
+    if isinstance(first, list):
+        return isinstance(second, list) and len(first) == len(second) and all(map(same_state, first, second))
+    return first == second
+
+
+def assert_same_runs(run: Path, whole: Path) -> None:
+    """Weights, average, optimiser, log and best are equal to the bit, wall-clock fields aside."""
+    ours, theirs = newest_checkpoint(run), newest_checkpoint(whole)
+    assert ours.step == theirs.step
+    for name in (MODEL, EMA):
+        assert same_state(load_file(ours.folder / name), load_file(theirs.folder / name)), name
+    states = [torch.load(each.folder / STATE, weights_only=True) for each in (ours, theirs)]
+    assert same_state(*states)
+    logs = [
+        [{key: entry[key] for key in entry if key not in WALL_CLOCK} for entry in read_log(each)]
+        for each in (run, whole)
+    ]
+    assert logs[0] == logs[1]
+    assert [each.step for each in checkpoints(run)] == [each.step for each in checkpoints(whole)]
+    best = [(each / "checkpoints" / "best.json").read_text() for each in (run, whole)]
+    assert best[0] == best[1]
+    pictures = [
+        {path.name: path.read_bytes() for path in (each / "samples").iterdir()} for each in (run, whole)
+    ]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("count", [1, 2], ids=["one process", "two gloo processes"])
+def test_ten_kills_leave_the_run_of_none(
+    launch: Callable[..., Launch], tiny_config: Callable[..., RunConfig], tmp_path: Path, count: int
+) -> None:
+    (tmp_path / "config.yaml").write_text(tiny_config(*SETTINGS).to_yaml())
+    assert launch("whole", count).end()[0] == [0] * count
+    run = tmp_path / "run"
+    kept, killed = -1, 0
+    for moment in numpy_generator(0, "moments of death").uniform(0, 1.5, KILLS):
+        process = launch("run", count)
+        while process.running and not (checkpoints(run) and checkpoints(run)[-1].step > kept):
+            time.sleep(0.01)  # until it got somewhere since the last death: from here on every moment counts
+        time.sleep(moment)
+        killed += process.running
+        process.send(signal.SIGKILL)
+        process.end()
+        kept = newest_checkpoint(run).step
+        load_run(run)
+    assert killed == KILLS, f"the run was over after {killed} kills: it needs more steps"
+    statuses, printed = launch("run", count).end()
+    assert statuses == [0] * count, printed
+    assert_same_runs(run, tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_sigkill_at_any_moment_loses_at_most_the_steps_since_the_last_checkpoint(
-    command: list[str], tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
+@pytest.mark.parametrize("count", [1, 2], ids=["one process", "two gloo processes"])
+def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_run_without_it(
+    launch: Callable[..., Launch], tiny_config: Callable[..., RunConfig], tmp_path: Path, count: int
 ) -> None:
-    config = tiny_config(
-        f"train.max_steps={STEPS}", f"train.save_every={SAVE_EVERY}", "train.keep_checkpoints=2"
-    )
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    train(config, open_dataset(tiny_dataset), tmp_path / "whole", device="cpu")
+    settings = ("train.max_steps=300", "train.save_every=300", "train.log_every=7")
+    (tmp_path / "config.yaml").write_text(tiny_config(*settings).to_yaml())
+    assert launch("whole", count).end()[0] == [0] * count
     run = tmp_path / "run"
-    moments = numpy_generator(0, "moments of death").uniform(0.05, 1.5, KILLS)
-    kept = 0
-    for moment in moments:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        while process.poll() is None and len(checkpoints(run)) == 0:
-            time.sleep(0.02)  # the first checkpoint: from here on every moment counts
-        if kept:
-            while process.poll() is None and checkpoints(run)[-1].step <= kept:
-                time.sleep(0.02)  # it got somewhere after the last death
-        time.sleep(moment)
-        reached = max((entry["step"] for entry in read_log(run)), default=0)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kept = newest_checkpoint(run).step
-        load_run(run)
-        assert kept >= reached - SAVE_EVERY
-        if process.returncode == 0:
-            break
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    for name in (MODEL, EMA):
-        ours, whole = (load_file(newest_checkpoint(each).folder / name) for each in (run, tmp_path / "whole"))
-        assert all(torch.equal(ours[key], whole[key]) for key in whole)
-    steps = [entry["step"] for entry in read_log(run) if "loss" in entry]
-    assert steps == list(range(1, STEPS + 1))
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(
-    command: list[str], tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path
-) -> None:
-    config = tiny_config("train.max_steps=2000", "train.save_every=2000")
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    run = tmp_path / "run"
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = launch("run", count)
     while not read_log(run):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "run the same command again to go on" in stderr
-    assert "Traceback" not in stderr
-    assert newest_checkpoint(run).step == max(entry["step"] for entry in read_log(run)) > 0
+    process.send(signal.SIGINT, to=slice(count - 1, count))  # one process alone is told
+    statuses, printed = process.end()
+    assert statuses == [130] * count
+    assert printed.count("run the same command again to go on") == 1
+    assert "Traceback" not in printed
+    assert 0 < newest_checkpoint(run).step < 300
+    assert launch("run", count).end()[0] == [0] * count
+    assert_same_runs(run, tmp_path / "whole")

@@ -25,7 +25,7 @@ from xraygen.synthesis.card import data_set_card
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
-from xraygen.training.checkpoint import load_run, newest_checkpoint
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config
 
 _PREVIEW_IMAGES = 64
 
@@ -46,6 +46,7 @@ def generate(
     settings: SamplerSettings,
     *,
     file_format: Literal["png", "dicom"] = "png",
+    checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
 ) -> GenerateSummary:
@@ -57,6 +58,7 @@ def generate(
         seeds: Seed of each image; the file is named after it.
         settings: Sampler settings.
         file_format: 16-bit PNG, or DICOM Secondary Capture marked as synthetic.
+        checkpoint: "newest", "best" on validation films, or a step; provenance.json names its step and hash.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many images are done.
 
@@ -68,13 +70,15 @@ def generate(
         UsageError: If `out` was made otherwise, or the settings do not fit the RUN.
     """
     target = choose_device(device)
-    model, diffusion, config = load_run(run, target)
+    run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
+    chosen = chosen_checkpoint(run, checkpoint)
+    model, diffusion, config = load_run(run, target, chosen)
     if file_format == "dicom" and config.data.channels != 1:
         raise UsageError(f"{run} makes colour images; DICOM is written for films only, use --format png.")
     chain = sampling_diffusion(diffusion, settings)
     told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "format": file_format}
     with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
+        origin = agreed_provenance(out, provenance(run, chosen, told, target))
         write_json(out / "provenance.json", origin)
         (out / "images").mkdir(exist_ok=True)
         remove_leftovers(out / "images")

@@ -1,15 +1,18 @@
 """A RUN on disk: its configuration and its checkpoints, each whole or absent and verified by hash when read.
 
 RUN/checkpoints/step-00001000/  model.safetensors  ema.safetensors  state.pt  hashes.json
+RUN/checkpoints/best.json       the step whose averaged network denoises the held-out films best
 """
 
 import io
 import json
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +27,16 @@ from xraygen.models.unet import UNet
 
 _log = logging.getLogger(__name__)
 
-MODEL, EMA, STATE, HASHES = "model.safetensors", "ema.safetensors", "state.pt", "hashes.json"
+MODEL, EMA, STATE, HASHES, BEST = (
+    "model.safetensors",
+    "ema.safetensors",
+    "state.pt",
+    "hashes.json",
+    "best.json",
+)
+
+Choice = Literal["newest", "best"] | int
+"""Which checkpoint of a RUN: the newest, the one that is best on validation films, or that of a step."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +60,28 @@ class LoadedRun(NamedTuple):
     config: RunConfig
 
 
-def load_run(folder: Path | str, device: torch.device | str = "cpu") -> LoadedRun:
+def load_run(
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    checkpoint: Choice | Checkpoint = "newest",
+) -> LoadedRun:
     """Open a RUN for sampling.
 
     Args:
         folder: RUN folder.
         device: Where the network goes.
+        checkpoint: "newest", "best", a step, or what `chosen_checkpoint` returned.
 
     Returns:
         The network with its averaged (EMA) weights in evaluation mode, its diffusion, and the configuration.
 
     Raises:
-        FolderError: If the folder is no RUN, or holds no checkpoint that is whole.
+        FolderError: If the folder is no RUN, or holds no such checkpoint that is whole.
     """
     folder = Path(folder)
     config = run_config(folder)
-    checkpoint = newest_checkpoint(folder)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = chosen_checkpoint(folder, checkpoint)
     model = UNet(config.model)
     load_weights(model, checkpoint.folder / EMA)
     diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
@@ -90,6 +108,54 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     )
 
 
+def chosen_checkpoint(run: Path, choice: Choice = "newest") -> Checkpoint:
+    """A checkpoint that is whole.
+
+    Raises:
+        FolderError: If the RUN has none such.
+    """
+    if choice == "newest":
+        return newest_checkpoint(run)
+    step = _best_step(run) if choice == "best" else choice
+    there = {checkpoint.step: checkpoint for checkpoint in checkpoints(run)}
+    if step not in there:
+        have = ", ".join(map(str, there)) or "none"
+        raise FolderError(f"{run} holds no checkpoint of step {step}; it holds: {have}.")
+    found = damage(there[step])
+    if found is not None:
+        raise FolderError(f"{there[step].folder} is damaged ({found}); choose another checkpoint.")
+    return there[step]
+
+
+def _best_step(run: Path) -> int:
+    path = run / "checkpoints" / BEST
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
+    except FileNotFoundError:
+        raise FolderError(
+            f"{run} does not say which checkpoint is best: its DATASET has no validation films, or it was not trained "
+            "far enough to look at them; use the newest."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise FolderError(f"{path} is damaged; use the newest checkpoint.") from None
+
+
+def mark_best(run: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """Write best.json: of the checkpoints that are there, the one with the least validation loss in the log."""
+    steps = {checkpoint.step for checkpoint in checkpoints(run)}
+    looked_at = [
+        (float(entry["validation_loss"]), int(entry["step"]))
+        for entry in log
+        if "validation_loss" in entry and entry["step"] in steps
+    ]
+    path = run / "checkpoints" / BEST
+    if not looked_at:
+        path.unlink(missing_ok=True)
+        return
+    loss, step = min(looked_at)
+    write_json(path, {"step": step, "validation_loss": loss})
+
+
 def newest_checkpoint(run: Path) -> Checkpoint:
     """The newest checkpoint that is whole; damaged ones are passed over with a warning.
 
@@ -97,16 +163,16 @@ def newest_checkpoint(run: Path) -> Checkpoint:
         FolderError: If there is none.
     """
     for checkpoint in reversed(checkpoints(run)):
-        damage = _damage(checkpoint)
-        if damage is None:
+        found = damage(checkpoint)
+        if found is None:
             return checkpoint
-        _log.warning("%s is damaged (%s); the one before it is taken.", checkpoint.folder, damage)
+        _log.warning("%s is damaged (%s); the one before it is taken.", checkpoint.folder, found)
     raise FolderError(
         f"{run} holds no whole checkpoint (checkpoints/step-*); run `xraygen train --out {run}` until it saves one."
     )
 
 
-def _damage(checkpoint: Checkpoint) -> str | None:
+def damage(checkpoint: Checkpoint) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         hashes = json.loads((checkpoint.folder / HASHES).read_text(encoding="utf-8"))
@@ -116,7 +182,14 @@ def _damage(checkpoint: Checkpoint) -> str | None:
     return f"{', '.join(wrong)} changed since it was written" if wrong else None
 
 
-def save_checkpoint(run: Path, step: int, model: UNet, ema: UNet, optimizer: dict[str, Any]) -> None:
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: UNet,
+    ema: UNet,
+    optimizer: dict[str, Any],
+    progress: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Write the checkpoint of a step; on return it is on disk whole.
 
     Args:
@@ -125,10 +198,11 @@ def save_checkpoint(run: Path, step: int, model: UNet, ema: UNet, optimizer: dic
         model: Network in training.
         ema: Network with the averaged weights.
         optimizer: Its state_dict.
+        progress: What else training needs to go on: numbers and tensors.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
     if folder.exists():
-        if _damage(Checkpoint(folder, step)) is None:
+        if damage(Checkpoint(folder, step)) is None:
             return  # the same step of the same run: the same weights
         shutil.rmtree(folder)
     with atomic_folder(folder) as aside:
@@ -136,7 +210,7 @@ def save_checkpoint(run: Path, step: int, model: UNet, ema: UNet, optimizer: dic
         (aside / MODEL).write_bytes(save(_tensors(model)))
         (aside / EMA).write_bytes(save(_tensors(ema)))
         state = io.BytesIO()
-        torch.save({"step": step, "optimizer": optimizer}, state)
+        torch.save({"step": step, "optimizer": optimizer, "progress": dict(progress)}, state)
         (aside / STATE).write_bytes(state.getbuffer())
         write_json(aside / HASHES, {name: sha256_of(aside / name) for name in (MODEL, EMA, STATE)})
 
@@ -145,9 +219,24 @@ def load_checkpoint(checkpoint: Checkpoint, model: UNet, ema: UNet) -> dict[str,
     """Put a checkpoint's weights into both networks and return the optimiser's state_dict."""
     load_weights(model, checkpoint.folder / MODEL)
     load_weights(ema, checkpoint.folder / EMA)
-    state: dict[str, Any] = torch.load(checkpoint.folder / STATE, map_location="cpu", weights_only=True)
-    optimizer: dict[str, Any] = state["optimizer"]
+    optimizer: dict[str, Any] = _read_state(checkpoint)["optimizer"]
     return optimizer
+
+
+def read_progress(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `progress`."""
+    progress: dict[str, Any] | None = _read_state(checkpoint).get("progress")
+    if not progress:
+        raise FolderError(
+            f"{checkpoint.folder} was written by an older xraygen or by `xraygen import`, and training does not go on "
+            "from it: choose another --out, and name this RUN as train.init_from."
+        )
+    return progress
+
+
+def _read_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(checkpoint.folder / STATE, map_location="cpu", weights_only=True)
+    return state
 
 
 def load_weights(model: UNet, path: Path) -> None:
@@ -160,10 +249,20 @@ def load_weights(model: UNet, path: Path) -> None:
         ) from None
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what killed runs left half-written."""
-    for checkpoint in checkpoints(run)[:-keep]:
-        shutil.rmtree(checkpoint.folder)
+def prune_checkpoints(run: Path, keep: int, save_every: int = 1) -> None:
+    """Delete checkpoints that are not needed any more, and what killed runs left half-written.
+
+    The best stays, the newest, and of those at multiples of `save_every` the newest `keep`: one that a stop wrote
+    between two saves does not push out those that a run without the stop would have.
+    """
+    found = checkpoints(run)
+    scheduled = [checkpoint for checkpoint in found if checkpoint.step % save_every == 0]
+    kept = {checkpoint.step for checkpoint in (*scheduled[-keep:], *found[-1:])}
+    if (run / "checkpoints" / BEST).exists():
+        kept.add(_best_step(run))
+    for checkpoint in found:
+        if checkpoint.step not in kept:
+            shutil.rmtree(checkpoint.folder)
     remove_leftovers(run / "checkpoints")
 
 

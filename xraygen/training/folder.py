@@ -23,6 +23,8 @@ _MAY_CHANGE = {
     "train.sample_count",
     "train.sample_steps",
     "train.log_every",
+    "train.max_rollbacks",
+    "train.stop_at_gap",
     "train.micro_batch_size",
     "train.data_on_device",
 }

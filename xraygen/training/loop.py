@@ -1,11 +1,12 @@
 """DATASET -> RUN: fit the network, and leave a folder from which the same command goes on."""
 
-import math
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,15 +19,26 @@ from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.writers import write_png
 from xraygen.progress import Progress, Report, silent
-from xraygen.training.batches import Batch, Batches
-from xraygen.training.checkpoint import checkpoints, newest_checkpoint, prune_checkpoints, save_checkpoint
+from xraygen.training.batches import Batches
+from xraygen.training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    mark_best,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from xraygen.training.folder import check_fit, prepare_folder
-from xraygen.training.logging import append_log, nameless_event_files, rewind_log
+from xraygen.training.logging import append_log, nameless_event_files, read_log
 from xraygen.training.processes import Agreement, start_accelerator, told_by_main
 from xraygen.training.resident import resident_films
-from xraygen.training.samples import sample_grid
-from xraygen.training.step import State, dtype_of, fresh_state, optimiser_step, resume
-from xraygen.training.validation import fixed_batch, validation_loss
+from xraygen.training.rollback import roll_back, settle
+from xraygen.training.samples import as_picture, samples_of
+from xraygen.training.sentinels import Reading, grey_levels, memorising, sample_warnings
+from xraygen.training.step import dtype_of, fresh_state, optimiser_step, resume
+from xraygen.training.validation import held_films, held_losses
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def train(
 
     Raises:
         UsageError: If the DATASET does not fit the configuration, or the RUN was started with another.
-        XraygenError: If the loss stops being finite.
+        XraygenError: If the loss stays without a finite value however often training goes back.
     """
     check_fit(config, dataset)
     accelerator = start_accelerator(config, run, device)
@@ -102,14 +114,20 @@ class _Training:
             config.data.horizontal_flip,
             resident_films(dataset, rows, accelerator.device, config.train.data_on_device),
         )
-        self.validation = self._validation_batch(dataset)
-        self.state = self._fresh_or_resumed()
+        self.held = held_films(dataset, self.diffusion, config.train.seed)
+        self.films = grey_levels(self.held.train.x_start)
+        self.state = fresh_state(config, accelerator.device)
+        self._go_on_from(newest_checkpoint(run) if self._main and checkpoints(run) else None)
         self.network = accelerator.prepare_model(self.state.model)
         self.agreement = Agreement(accelerator)
+        # The board drops what a killed run told about steps that are now done again.
+        purge = {"tensorboard": {"purge_step": self.state.step + 1}}
         with nameless_event_files():
-            accelerator.init_trackers(
-                "tensorboard", init_kwargs={"tensorboard": {"purge_step": self.state.step}}
-            )
+            accelerator.init_trackers("tensorboard", init_kwargs=purge)
+
+    @property
+    def _main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
 
     def loop(self, should_stop: Callable[[], bool]) -> TrainSummary:
         """Step until done or stopped, saving, sampling and logging on the way."""
@@ -117,98 +135,157 @@ class _Training:
         if state.step == 0:
             self._save()
         self.report(Progress("train", state.step, train.max_steps))
-        stopped, since = False, (time.monotonic(), state.step)
-        while state.step < train.max_steps and not stopped:
-            self._step()
+        stopped, done = False, self._memorising()
+        self.since = (time.monotonic(), state.step)
+        while state.step < train.max_steps and not (stopped or done):
+            accelerator = self.accelerator
+            share = self.batches.at(state.batch, accelerator.process_index, accelerator.num_processes)
+            share = share.to(accelerator.device, dtype_of(train))
+            optimiser_step(state, self.network, share, self.diffusion, train, accelerator)
             stopped = self.agreement.any(should_stop())
-            last = stopped or state.step == train.max_steps
-            saving = last or state.step % train.save_every == 0
-            if (
-                saving or state.step % train.log_every == 0
-            ):  # no checkpoint before its loss has been looked at
-                now = (time.monotonic(), state.step)
-                self._write_log((now[1] - since[1]) * train.batch_size / (now[0] - since[0]))
-                since = now
-            if saving:
+            scheduled = state.step == train.max_steps or state.step % train.save_every == 0
+            good = self._tell(saving=scheduled)
+            if not good:
+                self._roll_back()
+            elif scheduled or stopped:
                 self._save()
-            if state.step % train.sample_every == 0 or (last and not stopped):
-                self._write_samples()
+                done = self._memorising()
         self.accelerator.end_training()
-        return TrainSummary(
-            self.run, state.step, state.step >= train.max_steps, self.accelerator.is_main_process
-        )
+        return TrainSummary(self.run, state.step, done or state.step >= train.max_steps, self._main)
 
-    def _step(self) -> None:
-        """One optimiser step on this process's share of the batch."""
-        accelerator = self.accelerator
-        share = self.batches.at(self.state.step, accelerator.process_index, accelerator.num_processes)
-        optimiser_step(
-            self.state,
-            self.network,
-            self._on_device(share),
-            self.diffusion,
-            self.config.train,
-            accelerator,
-        )
+    def _tell(self, *, saving: bool) -> bool:
+        """Log, look at held-out films and draw samples where the step's number says so.
 
-    def _write_log(self, images_per_second: float) -> None:
-        """Mean loss since the last line; the only place where the loop waits for the device."""
+        A checkpoint is written after all this, so that a kill in between repeats it. What a stop adds is the
+        checkpoint alone: the log of a run that was stopped is that of one that was not.
+
+        Returns:
+            False if what came out is not finite, so that training must go back.
+        """
+        train, state = self.config.train, self.state
+        last = state.step == train.max_steps
+        if saving or state.step % train.log_every == 0:
+            reading = state.tally.read()
+            self._write_log(reading)
+            if reading.longest_row >= train.skips_before_rollback:
+                return False
+        if saving and not self._write_held_losses():
+            return False
+        if state.step % train.sample_every == 0 or last:
+            self._write_samples()
+        return True
+
+    def _write_log(self, reading: Reading) -> None:
+        """Mean loss since the last line."""
         state, train = self.state, self.config.train
-        loss = self._finite("loss", torch.stack(state.losses).mean().item())
-        state.losses.clear()
-        figures = {"loss": loss, "images/s": images_per_second}
-        if self.accelerator.is_main_process:
-            append_log(self.run, {"step": state.step, "loss": loss, "images_per_second": images_per_second})
+        now = (time.monotonic(), state.step)
+        speed = (now[1] - self.since[1]) * train.batch_size / (now[0] - self.since[0])
+        self.since = now
+        figures = {"images/s": speed} if reading.loss is None else {"loss": reading.loss, "images/s": speed}
+        if self._main:
+            entry = {"step": state.step, "loss": reading.loss, "images_per_second": speed}
+            append_log(self.run, {**entry, "skipped": reading.skipped} if reading.skipped else entry)
+            if reading.skipped:
+                _log.warning(
+                    "%d steps before step %d had no finite loss or gradient and were skipped.",
+                    reading.skipped,
+                    state.step,
+                )
         self.accelerator.log(figures, step=state.step)
         self.report(Progress("train", state.step, train.max_steps, figures))
 
-    def _save(self) -> None:
-        """Checkpoint, with the denoising loss of held-out films beside it."""
-        state = self.state
-        if not self.accelerator.is_main_process:
-            return
-        if self.validation is not None and state.step > 0:
-            loss = validation_loss(state.ema, self.diffusion, self.validation, self.config.train.batch_size)
-            self._finite("validation loss", loss)
-            append_log(self.run, {"step": state.step, "validation_loss": loss})
-            self.accelerator.log({"validation loss": loss}, step=state.step)
-        save_checkpoint(self.run, state.step, state.model, state.ema, state.optimizer.state_dict())
-        prune_checkpoints(self.run, self.config.train.keep_checkpoints)
-
-    def _finite(self, name: str, loss: float) -> float:
-        """Stop before a checkpoint of broken weights is written."""
-        if math.isfinite(loss):
-            return loss
-        raise XraygenError(
-            f"The {name} became {loss} before step {self.state.step}; the last checkpoint is intact. Lower "
-            "train.learning_rate or raise train.warmup_steps, and train into a new folder."
-        )
+    def _write_held_losses(self) -> bool:
+        """The averaged network's loss on held-out and on training films; False if it is not finite."""
+        state, finite = self.state, True
+        if self._main:
+            size = self.config.train.micro_batch_size or self.config.train.batch_size
+            losses = held_losses(state.ema, self.diffusion, self.held, size, self.accelerator.device)
+            finite = losses.finite
+            if finite:
+                entry = losses.entry()
+                append_log(self.run, {"step": state.step, **entry})
+                self.accelerator.log(_scalars(entry), step=state.step)
+        return bool(told_by_main(self.accelerator, finite))
 
     def _write_samples(self) -> None:
-        """A picture of what the averaged network makes of the same noise."""
-        if not self.accelerator.is_main_process:
+        """A picture of what the averaged network makes of the same noise, and a warning if that is no film."""
+        if not self._main:
             return
         step = self.state.step
-        grid = sample_grid(self.state.ema, self.diffusion, self.config, self.accelerator.device)
-        write_png(self.run / "samples" / f"step-{step:08d}.png", grid)
+        x = samples_of(self.state.ema, self.diffusion, self.config, self.accelerator.device)
+        picture, levels = as_picture(x), grey_levels(x)
+        write_png(self.run / "samples" / f"step-{step:08d}.png", picture)
+        warnings = sample_warnings(levels, self.films)
+        entry = {"samples": levels._asdict(), "films": self.films._asdict(), "warnings": warnings}
+        append_log(self.run, {"step": step, **entry})
+        for warning in warnings:
+            _log.warning("At step %d %s.", step, warning)
         tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-        tracker.add_image("samples", grid, step, dataformats="HW" if grid.ndim == 2 else "HWC")
+        tracker.add_image("samples", picture, step, dataformats="HW" if picture.ndim == 2 else "HWC")
 
-    def _validation_batch(self, dataset: Dataset) -> Batch | None:
-        batch = fixed_batch(dataset, self.diffusion, self.config.train.seed)
-        return None if batch is None else self._on_device(batch)
+    def _save(self) -> None:
+        """Checkpoint; the last thing that a step does. Not in a row of steps that failed, unless it is the end."""
+        state, train = self.state, self.config.train
+        failing = state.tally.in_a_row > 0 and state.step < train.max_steps
+        if not self._main or (failing and state.step % train.save_every == 0):
+            return
+        save_checkpoint(
+            self.run, state.step, state.model, state.ema, state.optimizer.state_dict(), state.progress()
+        )
+        self._tidy()
 
-    def _on_device(self, batch: Batch) -> Batch:
-        return batch.to(self.accelerator.device, dtype_of(self.config.train))
+    def _tidy(self) -> None:
+        """Which checkpoint is best, and which are needed; a kill before it is made good when training goes on."""
+        mark_best(self.run, read_log(self.run))
+        prune_checkpoints(self.run, self.config.train.keep_checkpoints, self.config.train.save_every)
 
-    def _fresh_or_resumed(self) -> State:
-        """Fresh weights, or those of the newest whole checkpoint: the one that the main process sees."""
-        state = fresh_state(self.config, self.accelerator.device)
-        main = self.accelerator.is_main_process
-        newest = newest_checkpoint(self.run) if main and checkpoints(self.run) else None
-        checkpoint = told_by_main(self.accelerator, newest)
-        if checkpoint is not None:
-            resume(state, checkpoint)
-            if main:
-                rewind_log(self.run, state.step)
-        return state
+    def _go_on_from(self, newest: Checkpoint | None) -> None:
+        """Bring the state to the newest whole checkpoint, if there is one: the one that the main process sees."""
+        found = (newest, settle(self.run, newest)) if newest is not None else None
+        found = told_by_main(self.accelerator, found)
+        if found is None:
+            return
+        resume(self.state, *found)
+        if self._main:
+            self._tidy()
+
+    def _roll_back(self) -> None:
+        """Go back to the last good checkpoint, and on with other films and noise; give up when it did not help."""
+        state, train = self.state, self.config.train
+        if state.detour.rollbacks >= train.max_rollbacks:
+            raise XraygenError(
+                f"At step {state.step} the loss or its gradient was not finite, on held films or "
+                f"{train.skips_before_rollback} times in a row, and going back {state.detour.rollbacks} times did not "
+                "help; the last good checkpoint is intact. Lower train.learning_rate or raise train.warmup_steps, and "
+                "train into a new folder."
+            )
+        failed = state.step
+        found = roll_back(self.run, failed, state.detour, train.save_every) if self._main else None
+        checkpoint, detour = told_by_main(self.accelerator, found)
+        resume(state, checkpoint, detour)
+        self.since = (time.monotonic(), state.step)
+        if self._main:
+            _log.warning("Went back from step %d to step %d; other films follow.", failed, state.step)
+
+    def _memorising(self) -> bool:
+        """Whether training ends because the films are being learned by heart; the configuration decides if it may."""
+        threshold = self.config.train.stop_at_gap
+        if threshold is None:
+            return False
+        found = memorising(read_log(self.run), threshold) if self._main else False
+        if found:
+            _log.warning(
+                "Held-out films have become harder than training films; training ends at step %d.",
+                self.state.step,
+            )
+        return bool(told_by_main(self.accelerator, found))
+
+
+def _scalars(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Held losses as curves: means, their gap, and the gap of each band of timesteps."""
+    names = {"train_loss": "train loss", "validation_loss": "validation loss", "gap": "gap"}
+    curves = {name: entry[key] for key, name in names.items() if key in entry}
+    for band in entry.get("bands", []):
+        low, high = band["t"]
+        curves[f"gap at t {low}-{high}"] = band["validation_loss"] / band["train_loss"] - 1
+    return curves

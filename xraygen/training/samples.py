@@ -1,6 +1,7 @@
 """Grids of samples that show, while a run trains, what it has learned so far."""
 
 import torch
+from torch import Tensor
 
 from xraygen.config import RunConfig
 from xraygen.diffusion.gaussian import GaussianDiffusion
@@ -13,8 +14,8 @@ from xraygen.seeds import torch_generator
 _COLUMNS = 8
 
 
-def sample_grid(ema: UNet, diffusion: GaussianDiffusion, config: RunConfig, device: torch.device) -> Stored:
-    """DDIM samples of the averaged network, from the same noise every time, as one picture.
+def samples_of(ema: UNet, diffusion: GaussianDiffusion, config: RunConfig, device: torch.device) -> Tensor:
+    """DDIM samples of the averaged network, from the same noise every time.
 
     Args:
         ema: Network with the averaged weights.
@@ -23,7 +24,7 @@ def sample_grid(ema: UNet, diffusion: GaussianDiffusion, config: RunConfig, devi
         device: Where the network lies.
 
     Returns:
-        uint8, `[H, W]` for films and `[H, W, 3]` for colour.
+        `(B, C, H, W)`, about [-1, 1], not clipped.
     """
     train = config.train
     generator = torch_generator(train.seed, "sample grid")
@@ -31,5 +32,9 @@ def sample_grid(ema: UNet, diffusion: GaussianDiffusion, config: RunConfig, devi
         device, ema.conv_in.weight.dtype
     )
     steps = min(train.sample_steps, config.schedule.num_timesteps)
-    x = ddim_sample(ema, diffusion.with_variance("fixed_small").respace(steps), x_t, no_noise)
+    return ddim_sample(ema, diffusion.with_variance("fixed_small").respace(steps), x_t, no_noise)
+
+
+def as_picture(x: Tensor) -> Stored:
+    """Samples `(B, C, H, W)` side by side: uint8, `[H, W]` for films and `[H, W, 3]` for colour."""
     return tile(model_to_stored(x.permute(0, 2, 3, 1).squeeze(-1), 8), _COLUMNS)

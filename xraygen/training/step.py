@@ -3,18 +3,21 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from xraygen.config import RunConfig, TrainConfig
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.models.unet import UNet
 from xraygen.seeds import derive_seed
 from xraygen.training.batches import Batch
-from xraygen.training.checkpoint import Checkpoint, load_checkpoint
+from xraygen.training.checkpoint import Checkpoint, load_checkpoint, read_progress
 from xraygen.training.ema import ema_copy, ema_decay_at, update_ema
+from xraygen.training.rollback import Detour
+from xraygen.training.sentinels import Tally
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
@@ -28,7 +31,17 @@ class State:
     ema: UNet
     optimizer: torch.optim.Adam
     step: int = 0
-    losses: list[Tensor] = field(default_factory=list)
+    detour: Detour = field(default_factory=Detour)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def batch(self) -> int:
+        """Number of the batch that the next step sees."""
+        return self.step + self.detour.passed_over
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint holds beside weights and optimiser."""
+        return {"tally": self.tally.to_state(), **self.detour._asdict()}
 
 
 def dtype_of(config: TrainConfig) -> torch.dtype:
@@ -46,10 +59,11 @@ def fresh_state(config: RunConfig, device: torch.device) -> State:
     return State(model, ema_copy(model), optimizer)
 
 
-def resume(state: State, checkpoint: Checkpoint) -> None:
-    """Bring a fresh state to where a checkpoint was written."""
+def resume(state: State, checkpoint: Checkpoint, detour: Detour) -> None:
+    """Bring a state to where a checkpoint was written, by way of the roll-backs done since."""
     state.optimizer.load_state_dict(load_checkpoint(checkpoint, state.model, state.ema))
-    state.step = checkpoint.step
+    state.step, state.detour = checkpoint.step, detour
+    state.tally = Tally.from_state(read_progress(checkpoint)["tally"], next(state.model.parameters()).device)
 
 
 def optimiser_step(
@@ -62,7 +76,8 @@ def optimiser_step(
 ) -> None:
     """Move the weights once, and the average after them, without waiting for the device.
 
-    The loss is the mean over the whole batch, whoever computes how much of it and in how many parts.
+    The loss is the mean over the whole batch, whoever computes how much of it and in how many parts. Where it or its
+    gradient is not finite, weights and optimiser stay as they are and the average takes the same weights once more.
 
     Args:
         state: What the step changes.
@@ -86,12 +101,15 @@ def optimiser_step(
             part_loss = losses.sum() / config.batch_size
             accelerator.backward(part_loss * accelerator.num_processes)
         loss = loss + part_loss.detach()
-    accelerator.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+    loss = accelerator.reduce(loss, "sum")
+    norm = accelerator.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+    finite = loss.isfinite() & norm.isfinite()  # the same on all processes
+    state.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # fused Adam then moves nothing
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.step += 1
     update_ema(state.ema, state.model, ema_decay_at(state.step, config))
-    state.losses.append(accelerator.reduce(loss, "sum"))
+    state.tally.add(loss, finite)
 
 
 def learning_rate_at(step: int, learning_rate: float, warmup_steps: int) -> float:
