@@ -208,6 +208,16 @@ class TrainConfig(Config):
     """Arithmetic of the network; bfloat16 is for GPUs, float64 for proofs."""
     data_on_device: bool | Literal["auto"] = "auto"
     """Keep the training films in the device's memory. auto: on a GPU, if they take a quarter of what is free."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the network with torch.compile. auto: on a GPU where Triton is installed; on a CPU it costs more than it
+    gains."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Keep the weights and activations of the network with the channels last in memory. auto: on a GPU."""
+    init_from: str | None = None
+    """Folder of a RUN whose averaged weights training starts from, such as a model that was shipped. The new RUN
+    records the weights by hash and not the path."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Who is told curves and sample grids, beside log.jsonl; wandb and mlflow where they are installed."""
     seed: int = 0
     """Seed of the weights, the order of the data, the noise and the dropout."""
 

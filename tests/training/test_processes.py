@@ -126,11 +126,11 @@ def test_a_share_computed_in_parts_gives_the_same_weights(
 
 
 def test_more_processes_than_images_are_refused(
-    tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accelerate.Accelerator, "num_processes", 3)
     with pytest.raises(UsageError, match=r"train\.batch_size is 2, less than the 3 processes"):
-        processes.start_accelerator(tiny_config("train.batch_size=2"), tmp_path, "cpu")
+        processes.start_accelerator(tiny_config("train.batch_size=2"), "cpu")
 
 
 def test_films_held_on_the_device_are_those_of_the_memory_map_bit_for_bit(tiny_dataset: Path) -> None:

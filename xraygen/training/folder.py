@@ -11,7 +11,8 @@ from xraygen.config import RunConfig
 from xraygen.dataset.store import Dataset
 from xraygen.devices import environment
 from xraygen.errors import FolderError, UsageError
-from xraygen.training.checkpoint import run_config
+from xraygen.training.checkpoint import Checkpoint, run_config
+from xraygen.training.start import with_hash
 
 _FIRST_FILES = {"environment.json", "dataset.json"}
 _MAY_CHANGE = {
@@ -27,6 +28,10 @@ _MAY_CHANGE = {
     "train.stop_at_gap",
     "train.micro_batch_size",
     "train.data_on_device",
+    "train.compile",
+    "train.channels_last",
+    "train.init_from",
+    "train.trackers",
 }
 """Settings that do not alter what a step does, beyond rounding, and so may differ when a run goes on."""
 
@@ -42,8 +47,10 @@ def check_fit(config: RunConfig, dataset: Dataset) -> None:
         )
 
 
-def prepare_folder(config: RunConfig, dataset: Dataset, run: Path, device: torch.device) -> None:
-    """Start a RUN, or see that this one was started with the same settings and data."""
+def prepare_folder(
+    config: RunConfig, dataset: Dataset, run: Path, device: torch.device, start: Checkpoint | None
+) -> None:
+    """Start a RUN from `start`, or see that this one was started with the same settings and data."""
     origin = {"content_sha256": dataset.info.content_sha256, "settings": dict(dataset.info.settings)}
     if not (run / "config.yaml").exists():
         foreign = [
@@ -55,7 +62,8 @@ def prepare_folder(config: RunConfig, dataset: Dataset, run: Path, device: torch
             )
         write_json(run / "environment.json", environment(device))
         write_json(run / "dataset.json", origin)
-        write_text(run / "config.yaml", config.to_yaml())  # last: it makes the folder a RUN
+        # The configuration comes last: it makes the folder a RUN.
+        write_text(run / "config.yaml", with_hash(config, start).to_yaml())
         return
     if not (run / "dataset.json").exists():
         raise UsageError(

@@ -26,16 +26,19 @@ from xraygen.training.checkpoint import (
     mark_best,
     newest_checkpoint,
     prune_checkpoints,
+    run_config,
     save_checkpoint,
 )
 from xraygen.training.folder import check_fit, prepare_folder
-from xraygen.training.logging import append_log, nameless_event_files, read_log
+from xraygen.training.logging import append_log, read_log
 from xraygen.training.processes import Agreement, start_accelerator, told_by_main
 from xraygen.training.resident import resident_films
 from xraygen.training.rollback import roll_back, settle
 from xraygen.training.samples import as_picture, samples_of
 from xraygen.training.sentinels import Reading, grey_levels, memorising, sample_warnings
-from xraygen.training.step import dtype_of, fresh_state, optimiser_step, resume
+from xraygen.training.start import start_from, starting_point
+from xraygen.training.step import compiled, dtype_of, fresh_state, optimiser_step, resume
+from xraygen.training.trackers import Trackers, check_installed
 from xraygen.training.validation import held_films, held_losses
 
 _log = logging.getLogger(__name__)
@@ -82,20 +85,30 @@ def train(
         XraygenError: If the loss stays without a finite value however often training goes back.
     """
     check_fit(config, dataset)
-    accelerator = start_accelerator(config, run, device)
+    check_installed(config.train.trackers)
+    accelerator = start_accelerator(config, device)
     with sole_writer(run) if accelerator.is_main_process else nullcontext():
+        start = None
         if accelerator.is_main_process:
-            prepare_folder(config, dataset, run, accelerator.device)
-        accelerator.wait_for_everyone()
+            # Once a RUN has a checkpoint it goes on from that, wherever the folder that it started from is by then.
+            start = None if checkpoints(run) else starting_point(config)
+            prepare_folder(config, dataset, run, accelerator.device, start)
+        start = told_by_main(accelerator, start)
         with torch.random.fork_rng(devices=[]):
-            return _Training(config, dataset, run, accelerator, report).loop(should_stop)
+            return _Training(config, dataset, run, accelerator, report, start).loop(should_stop)
 
 
 class _Training:
     """The parts that every step needs."""
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, run: Path, accelerator: Accelerator, report: Report
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        run: Path,
+        accelerator: Accelerator,
+        report: Report,
+        start: Checkpoint | None,
     ) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
         self.report = report if accelerator.is_main_process else silent
@@ -117,13 +130,11 @@ class _Training:
         self.held = held_films(dataset, self.diffusion, config.train.seed)
         self.films = grey_levels(self.held.train.x_start)
         self.state = fresh_state(config, accelerator.device)
-        self._go_on_from(newest_checkpoint(run) if self._main and checkpoints(run) else None)
-        self.network = accelerator.prepare_model(self.state.model)
+        self._go_on_from(newest_checkpoint(run) if self._main and checkpoints(run) else None, start)
+        self.network = accelerator.prepare_model(compiled(self.state.model, config.train, accelerator.device))
         self.agreement = Agreement(accelerator)
-        # The board drops what a killed run told about steps that are now done again.
-        purge = {"tensorboard": {"purge_step": self.state.step + 1}}
-        with nameless_event_files():
-            accelerator.init_trackers("tensorboard", init_kwargs=purge)
+        names = config.train.trackers if self._main else ()
+        self.trackers = Trackers(names, run, self.state.step, run_config(run).model_dump(mode="json"))
 
     @property
     def _main(self) -> bool:
@@ -150,6 +161,7 @@ class _Training:
             elif scheduled or stopped:
                 self._save()
                 done = self._memorising()
+        self.trackers.finish()
         self.accelerator.end_training()
         return TrainSummary(self.run, state.step, done or state.step >= train.max_steps, self._main)
 
@@ -191,7 +203,7 @@ class _Training:
                     reading.skipped,
                     state.step,
                 )
-        self.accelerator.log(figures, step=state.step)
+        self.trackers.log(figures, state.step)
         self.report(Progress("train", state.step, train.max_steps, figures))
 
     def _write_held_losses(self) -> bool:
@@ -204,7 +216,7 @@ class _Training:
             if finite:
                 entry = losses.entry()
                 append_log(self.run, {"step": state.step, **entry})
-                self.accelerator.log(_scalars(entry), step=state.step)
+                self.trackers.log(_scalars(entry), state.step)
         return bool(told_by_main(self.accelerator, finite))
 
     def _write_samples(self) -> None:
@@ -220,8 +232,7 @@ class _Training:
         append_log(self.run, {"step": step, **entry})
         for warning in warnings:
             _log.warning("At step %d %s.", step, warning)
-        tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-        tracker.add_image("samples", picture, step, dataformats="HW" if picture.ndim == 2 else "HWC")
+        self.trackers.picture("samples", picture, step)
 
     def _save(self) -> None:
         """Checkpoint; the last thing that a step does. Not in a row of steps that failed, unless it is the end."""
@@ -239,11 +250,12 @@ class _Training:
         mark_best(self.run, read_log(self.run))
         prune_checkpoints(self.run, self.config.train.keep_checkpoints, self.config.train.save_every)
 
-    def _go_on_from(self, newest: Checkpoint | None) -> None:
-        """Bring the state to the newest whole checkpoint, if there is one: the one that the main process sees."""
+    def _go_on_from(self, newest: Checkpoint | None, start: Checkpoint | None) -> None:
+        """Bring the state to the newest whole checkpoint, the one that the main process sees, else to the start."""
         found = (newest, settle(self.run, newest)) if newest is not None else None
         found = told_by_main(self.accelerator, found)
         if found is None:
+            start_from(self.state, self.run, start)
             return
         resume(self.state, *found)
         if self._main:

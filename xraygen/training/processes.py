@@ -4,7 +4,6 @@
 reads it. Every process loads the same checkpoint and takes its share of each batch; the main one alone writes.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from xraygen.devices import choose_device
 from xraygen.errors import UsageError
 
 
-def start_accelerator(config: RunConfig, run: Path, device: str) -> Accelerator:
-    """Device, precision, processes and trackers.
+def start_accelerator(config: RunConfig, device: str) -> Accelerator:
+    """Device, precision and processes.
 
     Raises:
         UsageError: If the device is not there, or the batch is smaller than the number of processes.
@@ -29,8 +28,6 @@ def start_accelerator(config: RunConfig, run: Path, device: str) -> Accelerator:
     accelerator = Accelerator(
         cpu=target.type == "cpu",
         mixed_precision="bf16" if config.train.precision == "bfloat16" else "no",
-        log_with="tensorboard",
-        project_dir=run,
     )
     if config.train.batch_size < accelerator.num_processes:
         raise UsageError(

@@ -3,7 +3,8 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -53,10 +54,25 @@ def fresh_state(config: RunConfig, device: torch.device) -> State:
     """The state before the first step."""
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
     model = UNet(config.model).to(device, dtype_of(config.train))
+    if _pays_on_gpu(config.train.channels_last, device):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs leave this form out
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.train.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True
     )
     return State(model, ema_copy(model), optimizer)
+
+
+def compiled(model: UNet, config: TrainConfig, device: torch.device) -> nn.Module:
+    """The network as `train.compile` wants it; it shares the weights."""
+    chosen = config.compile
+    if chosen == "auto":
+        chosen = _pays_on_gpu(chosen, device) and find_spec("triton") is not None
+    return cast(nn.Module, torch.compile(model)) if chosen else model
+
+
+def _pays_on_gpu(choice: bool | Literal["auto"], device: torch.device) -> bool:
+    """What the configuration says, and where it leaves it open: yes on a GPU, no on a CPU."""
+    return device.type == "cuda" if choice == "auto" else choice
 
 
 def resume(state: State, checkpoint: Checkpoint, detour: Detour) -> None:
