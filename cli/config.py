@@ -20,7 +20,8 @@ def config(
 
     xraygen config cifar10 --set train.batch_size=64
     """
-    from xraygen.config import load_config, preset_names
+    from xraygen.config import load_config
+    from xraygen.presets import preset_names
 
     if preset is None:
         console.emit({"presets": preset_names()}, as_json=as_json)

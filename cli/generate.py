@@ -24,6 +24,19 @@ def generate(
     ],
     sampler: options.Sampler = options.SamplerName.ddim,
     steps: options.Steps = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE", help="What the films shall show, if the RUN knows it. Repeatable."
+        ),
+    ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(min=0, help="Weight of the conditions: 0 none, 1 as they are, more is closer to them."),
+    ] = 1.0,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Noise levels (sigma) at which the weight holds.")
+    ] = None,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Randomness of ddim.")] = 0.0,
     file_format: Annotated[Format, typer.Option("--format", help="16-bit PNG or marked DICOM.")] = Format.png,
     batch_size: Annotated[
@@ -41,11 +54,17 @@ def generate(
     xraygen generate run --out synthetic --seeds 0-999
 
     xraygen generate run --out synthetic --seeds 0-9 --sampler ddpm --format dicom
+
+    xraygen generate run --out synthetic --seeds 0-99 --condition finding=PNEUMONIA --guidance 1.5
     """
     chosen = options.read_seeds(seeds)
+    words = options.read_conditions(condition or [])
+    interval = options.read_interval(guidance_interval)
     if dry_run:
-        console.say(f"Would make {len(chosen)} images with {sampler} from {run} into {out}.")
+        told = "".join(f", {name} {word}" for name, word in words.items())
+        console.say(f"Would make {len(chosen)} images with {sampler}{told} from {run} into {out}.")
         return
+    from xraygen.synthesis.conditions import Guidance
     from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.sampling import SamplerSettings
 
@@ -56,6 +75,7 @@ def generate(
             out,
             chosen,
             settings,
+            guidance=Guidance(words, guidance, interval),
             file_format=file_format.value,
             checkpoint=options.read_checkpoint(checkpoint),
             device=device,

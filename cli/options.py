@@ -1,5 +1,6 @@
 """Options that several verbs share, and how their values are read."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -36,6 +37,32 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Change one setting, such as train.batch_size=64. Repeatable."
     ),
 ]
+
+
+def read_conditions(assignments: Sequence[str]) -> dict[str, str]:
+    """`finding=PNEUMONIA` and the like as a dictionary."""
+    words: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, word = assignment.partition("=")
+        if not (name and equals and word):
+            raise UsageError(f"--condition {assignment}: expected column=value, such as finding=PNEUMONIA.")
+        if name in words:
+            raise UsageError(f"--condition {assignment}: {name} was already said to be {words[name]}.")
+        words[name] = word
+    return words
+
+
+def read_interval(text: str | None) -> tuple[float, float] | None:
+    """`0.2,5` as two rising numbers."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not 0 <= low < high:
+        raise UsageError(f"--guidance-interval {text}: expected two rising noise levels, such as 0.2,5.")
+    return low, high
 
 
 def read_checkpoint(text: str) -> Literal["newest", "best"] | int:

@@ -40,7 +40,7 @@ def both(values: NDArray[np.integer], display: Display) -> tuple[float, float]:
 
 def of_pictures(pictures_u8: Iterable[NDArray[np.uint8]]) -> Correlations:
     """8-bit pictures, shown in their full range."""
-    display = Display(Rescale(), window_between(0, 255), "full_range", levels=(0, 255), extremes=(0, 255))
+    display = Display(Rescale(), window_between(0, 255), "full_range", levels=(0, 255))
     return np.array([both(picture, display) for picture in pictures_u8])
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -164,6 +165,21 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def labelled_dataset(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_dataset` with sex and age, which is not known of every fifth film from the fourth on."""
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path_factory.mktemp("labelled") / "dataset"))
+    dataset = open_dataset(folder)
+    row = np.arange(len(dataset))
+    manifest = dataset.manifest.assign(
+        sex=np.where(row % 2, "M", "F"), age=np.where(row % 5 == 4, np.nan, 20.0 + row)
+    )
+    write_manifest(folder / "manifest.csv", manifest, dataset.info.label_names)
+    info = {**dataset.info.to_json(), "content_sha256": content_sha256(folder)}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., RunConfig]:
     """`tiny_config("train.max_steps=4")`: a network of seconds for `tiny_dataset`, with overrides."""
     return lambda *overrides: load_config("cxr-64", [*TINY, *overrides])
@@ -174,4 +190,20 @@ def tiny_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A RUN of six steps on `tiny_dataset`; tests only read it."""
     run = tmp_path_factory.mktemp("runs") / "run"
     train(load_config("cxr-64", TINY), open_dataset(tiny_dataset), run, device="cpu")
+    return run
+
+
+@pytest.fixture(scope="session")
+def conditional_config(tiny_config: Callable[..., RunConfig]) -> RunConfig:
+    """`tiny_config` with sex and age told, and steps so large that six of them make it listen."""
+    return tiny_config("conditions.columns=[sex,age]", "train.learning_rate=1e-2", "train.warmup_steps=0")
+
+
+@pytest.fixture(scope="session")
+def conditional_run(
+    labelled_dataset: Path, conditional_config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A RUN of six steps on `labelled_dataset` that knows sex and age; tests only read it."""
+    run = tmp_path_factory.mktemp("runs") / "conditional"
+    train(conditional_config, open_dataset(labelled_dataset), run, device="cpu")
     return run

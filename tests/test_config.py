@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from xraygen.config import ModelConfig, RunConfig, load_config, preset_names
+from xraygen.config import ModelConfig, RunConfig, load_config
 from xraygen.errors import ConfigError, UsageError
+from xraygen.presets import preset_names
 
 EVERYONES_PAPER: dict[str, Any] = {
     "schedule.kind": "linear",

@@ -15,11 +15,13 @@ PUBLIC = [
     "xraygen.diffusion.samplers.unipc_sample",
     "xraygen.diffusion.samplers.ddim_invert",
     "xraygen.diffusion.likelihood.variational_bound",
+    "xraygen.diffusion.guidance.guided",
     "xraygen.films.dicom.read_radiograph",
     "xraygen.films.reader.RadiographReader",
     "xraygen.dataset.store.open_dataset",
     "xraygen.metrics.frechet.frechet_distance",
     "xraygen.training.checkpoint.load_run",
+    "xraygen.training.conditions.read_conditions",
 ]
 
 

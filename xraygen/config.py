@@ -4,7 +4,6 @@ Presets are whole YAML files in `xraygen.configs`. Errors name the key: `schedul
 """
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,9 +18,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from yaml import YAMLError
 
 from xraygen.errors import ConfigError
+from xraygen.presets import read_overrides, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -222,6 +221,35 @@ class TrainConfig(Config):
     """Seed of the weights, the order of the data, the noise and the dropout."""
 
 
+ConditionKind = Literal["categorical", "multi_label", "continuous"]
+
+
+class ConditionsConfig(Config):
+    """What the network is told of a film besides the noise level. By default nothing."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of the DATASET's manifest: view, sex, age and label columns. `conditions.columns=[finding,sex,age]`."""
+    kinds: dict[str, ConditionKind] = {}
+    """How columns are read, where not as inferred. categorical: one of the words that the train split holds;
+    multi_label: 1 present, 0 absent, anything else not known; continuous: a number, scaled to the train split's range.
+    Inferred: age is continuous, label columns of nothing but 1, 0 and -1 are multi_label, all others categorical."""
+    drop_probability: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of training images of which the network is told nothing, so that it is the unconditional network too, as
+    guidance needs (Ho & Salimans 2022, algorithm 1)."""
+    hide_probability: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Where there are several columns: how often each single one is hidden in training as if it were not known, so that
+    `generate` may be told some and not others. With one column it does nothing."""
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns names a column twice")
+        for name in self.kinds:
+            if name not in self.columns:
+                raise ValueError(f"kinds speaks of {name}, which is not among columns")
+        return self
+
+
 _FOLLOW = ("model.image_size", "model.in_channels", "model.learns_variance", "schedule.image_size")
 """Settings that are said once, in another section."""
 
@@ -233,6 +261,7 @@ class RunConfig(Config):
     model: ModelConfig = ModelConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="before")
@@ -290,15 +319,6 @@ class RunConfig(Config):
         return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that ship with xraygen, in alphabetical order."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in files("xraygen.configs").iterdir()
-        if entry.name.endswith(".yaml")
-    )
-
-
 def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a preset or a YAML file and apply overrides.
 
@@ -316,7 +336,7 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Ru
         >>> load_config("cifar10", ["train.batch_size=64"]).train.batch_size
         64
     """
-    content, changes = _read_yaml(preset_or_path), _read_overrides(overrides)
+    content, changes = read_yaml(preset_or_path), read_overrides(overrides)
     try:
         values = OmegaConf.merge(content, changes)
         return RunConfig.model_validate(OmegaConf.to_container(values, resolve=False))
@@ -327,39 +347,6 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Ru
         ) from None
     except ValidationError as error:
         raise ConfigError(f"{preset_or_path}: {_explain(error)}") from None
-
-
-def _read_yaml(preset_or_path: str | Path) -> Any:
-    """The file's content, unchecked."""
-    preset = files("xraygen.configs").joinpath(f"{preset_or_path}.yaml")
-    try:
-        if str(preset_or_path) in preset_names():
-            text = preset.read_text(encoding="utf-8")
-        else:
-            text = Path(preset_or_path).read_text(encoding="utf-8")
-        content = OmegaConf.create(text)
-    except OSError:
-        raise ConfigError(
-            f"{preset_or_path} is neither a preset ({', '.join(preset_names())}) nor a readable YAML file; "
-            "check the name."
-        ) from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, AssertionError) as error:
-        raise ConfigError(f"{preset_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not OmegaConf.is_dict(content):
-        raise ConfigError(f"{preset_or_path} must hold sections such as `train:`, and holds none.")
-    return content
-
-
-def _read_overrides(overrides: Sequence[str]) -> Any:
-    """`key=value` strings as a nested dictionary."""
-    for override in overrides:
-        _, equals, value = override.partition("=")
-        if not equals or value.strip() == "???":  # which OmegaConf would take for "no value" and leave out
-            raise ConfigError(f"--set {override}: expected key=value, such as train.batch_size=64.")
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"--set {' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
 def _explain(error: ValidationError) -> str:

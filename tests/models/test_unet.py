@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xraygen.config import ModelConfig, load_config, preset_names
+from xraygen.config import ModelConfig, load_config
 from xraygen.models.blocks import SelfAttention
 from xraygen.models.unet import UNet
+from xraygen.presets import preset_names
 from xraygen.seeds import torch_generator
 
 CIFAR10 = ModelConfig(image_size=32, in_channels=3, channel_mult=(1, 2, 2, 2), dropout=0.1)

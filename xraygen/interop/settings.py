@@ -188,6 +188,11 @@ def unet_settings(config: RunConfig) -> dict[str, Any]:
         UsageError: If diffusers' UNet2DModel cannot express it.
     """
     model = config.model
+    if config.conditions.columns:
+        raise UsageError(
+            f"This network is told {', '.join(config.conditions.columns)}, and diffusers' UNet2DModel knows no such "
+            "conditions; only networks without conditions can be exported."
+        )
     if model.patch_size != 1:
         raise UsageError(
             f"model.patch_size is {model.patch_size}, and diffusers' UNet2DModel folds no patches; "

@@ -3,12 +3,15 @@
 B batch, C channel, H, W sides, D embedding.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from xraygen.config import ModelConfig
+from xraygen.errors import ShapeError
 from xraygen.models.blocks import (
     ALMOST_ZERO,
     Downsample,
@@ -20,6 +23,7 @@ from xraygen.models.blocks import (
     group_norm,
     timestep_embedding,
 )
+from xraygen.models.conditions import ConditionEmbedding
 from xraygen.models.dropout import part_streams
 
 
@@ -45,9 +49,11 @@ class UNet(nn.Module):
 
     Args:
         config: Widths, levels, attention and dropout.
+        conditions: Number of categories of each condition that the network is told, CONTINUOUS for a number; by
+            default it is told none. Its weights are drawn last, so that all others are those of the network without.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, conditions: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
         width, dropout = config.channels, config.dropout
@@ -98,24 +104,35 @@ class UNet(nn.Module):
         self.norm_out = group_norm(channels)
         self.conv_out = conv(channels, 2 * patched if config.learns_variance else patched, scale=ALMOST_ZERO)
         part_streams(self)
+        self.conditions = ConditionEmbedding(conditions, embedding) if conditions else None
 
     def forward(
-        self, x_t: Tensor, t: Tensor, condition: None = None, dropout_keys: Tensor | None = None
+        self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
         """Predict from noisy images.
 
         Args:
             x_t: Noisy images, `(B, C, H, W)`, float.
             t: Timestep of each image, `(B,)`, int64, 0 the least noisy; or another number that says the noise.
-            condition: None: this network knows no conditions.
+            condition: What is told of each image, `(B, F)`, float, as `xraygen.models.conditions` says; None tells
+                nothing of any, and is the unconditional network.
             dropout_keys: Key of each image's dropout masks, int64 `(B,)`; None draws them from torch's generator.
 
         Returns:
             Prediction, `(B, C, H, W)`; `(B, 2 C, H, W)` if the network learns the variance too.
+
+        Raises:
+            ShapeError: If the network does not know as many conditions.
         """
         patch = self.config.patch_size
         frequencies = timestep_embedding(t, self.config.channels).to(self.conv_in.weight.dtype)
         embedding = self.time(frequencies)  # (B, D)
+        if condition is not None:
+            if self.conditions is None:
+                raise ShapeError(
+                    "This network was built without conditions and was given some; expected None."
+                )
+            embedding = embedding + self.conditions(condition)
         x = self.conv_in(functional.pixel_unshuffle(x_t, patch))  # (B, width, H / patch, W / patch)
         skips = [x]
         for layer in self.down:

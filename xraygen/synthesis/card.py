@@ -12,7 +12,7 @@ what it was trained on: what this set reveals is what its audit says (`xraygen a
 | set | {id} |
 | checkpoint | step {step}, sha256 of the averaged weights {ema_sha256} |
 | sampler | {sampler}, {steps} steps |
-| size | {size}, {channels} channel(s) |
+{conditions}| size | {size}, {channels} channel(s) |
 | compute batch | {batch_size} (part of what makes an image repeat to the bit) |
 
 `metadata.csv` has a row per image with its seed and hash; `provenance.json` the whole configuration.
@@ -33,7 +33,19 @@ def data_set_card(origin: dict[str, Any], count: int) -> str:
         ema_sha256=origin["checkpoint"]["ema_sha256"],
         sampler=origin["settings"]["sampler"],
         steps=origin["settings"]["steps"],
+        conditions=_conditions(origin["settings"]),
         batch_size=origin["settings"]["batch_size"],
         size=origin["config"]["data"]["image_size"],
         channels=origin["config"]["data"]["channels"],
+    )
+
+
+def _conditions(settings: dict[str, Any]) -> str:
+    """A row for a set whose network takes conditions; what each image was told stands in metadata.csv."""
+    if "guidance" not in settings:
+        return ""
+    low_high = settings["guidance_interval"]
+    where = "" if low_high is None else f" at noise levels {low_high[0]:g} to {low_high[1]:g}, 1 elsewhere"
+    return (
+        f"| guidance | weight {settings['guidance']:g}{where}; conditions of each image in `metadata.csv` |\n"
     )

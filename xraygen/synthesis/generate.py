@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,19 +13,20 @@ import torch
 
 from xraygen.atomic import remove_leftovers, sha256_of, sole_writer, write_json, write_text
 from xraygen.devices import choose_device
-from xraygen.diffusion.gaussian import GaussianDiffusion
+from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
 from xraygen.films.writers import SyntheticAttributes, write_png, write_synthetic_dicom
-from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.card import data_set_card
+from xraygen.synthesis.conditions import Guidance, Words, folder_of, folders_as_json, read_folders
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config
+from xraygen.training.conditions import CONDITIONS, read_conditions
 
 _PREVIEW_IMAGES = 64
 
@@ -45,6 +46,7 @@ def generate(
     seeds: Sequence[int],
     settings: SamplerSettings,
     *,
+    guidance: Guidance | None = None,
     file_format: Literal["png", "dicom"] = "png",
     checkpoint: Choice = "newest",
     device: str = "auto",
@@ -57,6 +59,8 @@ def generate(
         out: SYNTHETIC folder; created, or gone on with if the same checkpoint and settings made it.
         seeds: Seed of each image; the file is named after it.
         settings: Sampler settings.
+        guidance: What the films shall show, if the RUN knows conditions; by default nothing is told. Calls that differ
+            in what is told alone fill one set.
         file_format: 16-bit PNG, or DICOM Secondary Capture marked as synthetic.
         checkpoint: "newest", "best" on validation films, or a step; provenance.json names its step and hash.
         device: "auto", "cpu" or "cuda[:i]".
@@ -67,38 +71,48 @@ def generate(
 
     Raises:
         FolderError: If the RUN has no checkpoint, or `out` is something else.
-        UsageError: If `out` was made otherwise, or the settings do not fit the RUN.
+        UsageError: If `out` was made otherwise, or the settings or the guidance do not fit the RUN.
     """
     target = choose_device(device)
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
     chosen = chosen_checkpoint(run, checkpoint)
-    model, diffusion, config = load_run(run, target, chosen)
+    network, diffusion, config = load_run(run, target, chosen)
+    conditions = read_conditions(run, config)
+    guidance = (guidance or Guidance()).checked(conditions)
     if file_format == "dicom" and config.data.channels != 1:
         raise UsageError(f"{run} makes colour images; DICOM is written for films only, use --format png.")
     chain = sampling_diffusion(diffusion, settings)
+    model = guidance.model(network, chain, conditions, settings.batch_size, target)
     told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "format": file_format}
+    told |= guidance.told(run, conditions)
+    folder = folder_of(guidance.words)
     with sole_writer(out):
         origin = agreed_provenance(out, provenance(run, chosen, told, target))
         write_json(out / "provenance.json", origin)
-        (out / "images").mkdir(exist_ok=True)
-        remove_leftovers(out / "images")
-        missing = [seed for seed in seeds if not image_path(out, seed, file_format).exists()]
+        folders = {**read_folders(out), folder: guidance.words}
+        if folder:
+            write_json(out / CONDITIONS, folders_as_json(folders))
+        (out / "images" / folder).mkdir(parents=True, exist_ok=True)
+        for name in folders:
+            remove_leftovers(out / "images" / name)
+        missing = [seed for seed in seeds if not image_path(out, seed, file_format, folder).exists()]
         report(Progress("generate", len(seeds) - len(missing), len(seeds)))
         try:
             for start in range(0, len(missing), settings.batch_size):
                 batch = missing[start : start + settings.batch_size]
                 images = sample_batch(model, chain, batch, config.data.shape, settings, target)
                 for seed, image in zip(batch, images, strict=True):
-                    _write_image(out, seed, image, file_format, origin)
+                    path = image_path(out, seed, file_format, folder)
+                    _write_image(path, seed, image, file_format, origin, guidance.words)
                 report(Progress("generate", len(seeds) - len(missing) + start + len(batch), len(seeds)))
         finally:
-            _write_metadata(out, file_format, told)
+            _write_metadata(out, file_format, told, conditions.names, folders)
         _write_preview_and_card(out, file_format, origin)
     return GenerateSummary(out, len(missing), len(seeds) - len(missing))
 
 
 def sample_batch(
-    model: UNet,
+    model: Model,
     diffusion: GaussianDiffusion,
     seeds: Sequence[int],
     shape: tuple[int, int, int],
@@ -112,14 +126,15 @@ def sample_batch(
     return as_stored(sample(model, diffusion, x_t, noise, settings))[: len(seeds)]
 
 
-def image_path(out: Path, seed: int, file_format: str) -> Path:
-    """Where the image of a seed lies."""
-    return out / "images" / f"{seed}{'.dcm' if file_format == 'dicom' else '.png'}"
+def image_path(out: Path, seed: int, file_format: str, folder: str = "") -> Path:
+    """Where the image of a seed lies; `folder` is that of what it was told."""
+    return out / "images" / folder / f"{seed}{'.dcm' if file_format == 'dicom' else '.png'}"
 
 
-def _write_image(out: Path, seed: int, image: Stored, file_format: str, origin: dict[str, Any]) -> None:
+def _write_image(
+    path: Path, seed: int, image: Stored, file_format: str, origin: dict[str, Any], words: Words
+) -> None:
     """One image, whole or absent."""
-    path = image_path(out, seed, file_format)
     if file_format == "png":
         write_png(path, image)
         return
@@ -129,6 +144,7 @@ def _write_image(out: Path, seed: int, image: Stored, file_format: str, origin: 
         derivation=(
             f"Generated by a diffusion model from seed {seed}: checkpoint {origin['checkpoint']['ema_sha256'][:16]}, "
             f"{origin['settings']['sampler']}, {origin['settings']['steps']} steps"
+            + "".join(f", {name} {word}" for name, word in words.items())
         ),
         created=datetime.fromisoformat(origin["created"]),
         pixel_spacing_mm=None,
@@ -138,19 +154,28 @@ def _write_image(out: Path, seed: int, image: Stored, file_format: str, origin: 
 
 
 def _images(out: Path, file_format: str) -> list[Path]:
-    """All images of the set, by seed."""
+    """All images of the set: those that were told nothing first, each kind by seed."""
     pattern = "*.dcm" if file_format == "dicom" else "*.png"
-    return sorted((out / "images").glob(pattern), key=lambda path: int(path.stem))
+    files = [path for path in (out / "images").rglob(pattern) if path.stem.isdigit()]
+    return sorted(files, key=lambda path: (path.parent, int(path.stem)))
 
 
-def _write_metadata(out: Path, file_format: str, told: dict[str, Any]) -> None:
+def _write_metadata(
+    out: Path, file_format: str, told: dict[str, Any], names: Sequence[str], folders: Mapping[str, Words]
+) -> None:
     """metadata.csv over all images that are there, in the columns that `datasets`' imagefolder reads."""
+    last = ("sampler", "steps", "guidance", "sha256")
+    reserved = ("file_name", "seed", *last)
+    columns = [f"{name}_label" if name in reserved else name for name in names]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file_name", "seed", "sampler", "steps", "guidance", "sha256"])
+    writer.writerow(["file_name", "seed", *columns, *last])
     for path in _images(out, file_format):
         file_name = path.relative_to(out).as_posix()
-        writer.writerow([file_name, path.stem, told["sampler"], told["steps"], "", sha256_of(path)])
+        words = folders["" if path.parent.name == "images" else path.parent.name]
+        asked = [words.get(name, "") for name in names]
+        how = [told["sampler"], told["steps"], told["guidance"] if words else ""]
+        writer.writerow([file_name, path.stem, *asked, *how, sha256_of(path)])
     write_text(out / "metadata.csv", table.getvalue())
 
 

@@ -17,6 +17,7 @@ from xraygen.dataset.store import Dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.ranges import stored_to_model
 from xraygen.seeds import counted_bits, derive_seed, numpy_generator, torch_generator
+from xraygen.training.conditions import TrainingConditions
 from xraygen.training.resident import ResidentFilms
 
 
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     t: Tensor  # (B,), int64, [0, T - 1]
     noise: Tensor  # (B, C, H, W), float32
     dropout_keys: Tensor  # (B,), int64, any value
+    condition: Tensor  # (B, F), float, as `xraygen.models.conditions` says; F = 0 where there are none
 
     def split(self, size: int | None) -> Iterator["Batch"]:
         """Parts of at most `size` images; the whole where that is None."""
@@ -58,6 +60,7 @@ class Batches:
         seed: Seed of the run.
         flip: Flip each image left to right with probability one half.
         resident: The films on the device, where they are held there.
+        conditions: What the network is told of each film, if anything.
     """
 
     dataset: Dataset
@@ -67,6 +70,7 @@ class Batches:
     seed: int
     flip: bool = False
     resident: ResidentFilms | None = None
+    conditions: TrainingConditions | None = None
 
     def rows_at(self, step: int) -> NDArray[np.int64]:
         """Rows of the DATASET in step `step`, counted from 0: each epoch is one shuffle of all rows."""
@@ -86,7 +90,8 @@ class Batches:
         """
         first, end = (self.batch_size * edge // processes for edge in (process, process + 1))
         share = slice(first, end)
-        rows = self.rows_at(step)[share]
+        batch = self.rows_at(step)
+        rows = batch[share]
         x_start = as_model_input(self.dataset, rows) if self.resident is None else self.resident.gather(rows)
         generator = torch_generator(self.seed, "batch", step)
         t = self.diffusion.draw_timesteps(self.batch_size, generator)[share]
@@ -97,7 +102,8 @@ class Batches:
         if self.flip:
             x_start = torch.where(flipped.view(-1, 1, 1, 1).to(x_start.device), x_start.flip(-1), x_start)
         key = torch.tensor([derive_seed(self.seed, "dropout", step)])
-        return Batch(x_start, t, noise, counted_bits(key, self.batch_size)[0, share])
+        told = torch.empty(len(batch), 0) if self.conditions is None else self.conditions.at(step, batch)
+        return Batch(x_start, t, noise, counted_bits(key, self.batch_size)[0, share], told[share])
 
 
 @lru_cache(maxsize=4)

@@ -24,6 +24,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import FolderError
 from xraygen.models.unet import UNet
+from xraygen.training.conditions import read_conditions
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def load_run(
         checkpoint: "newest", "best", a step, or what `chosen_checkpoint` returned.
 
     Returns:
-        The network with its averaged (EMA) weights in evaluation mode, its diffusion, and the configuration.
+        The network with its averaged (EMA) weights in evaluation mode, its diffusion, and the configuration. A network
+        with conditions, called without, is the unconditional one; `read_conditions` says what it can be told.
 
     Raises:
         FolderError: If the folder is no RUN, or holds no such checkpoint that is whole.
@@ -82,7 +84,7 @@ def load_run(
     config = run_config(folder)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = chosen_checkpoint(folder, checkpoint)
-    model = UNet(config.model)
+    model = UNet(config.model, read_conditions(folder, config).sizes)
     load_weights(model, checkpoint.folder / EMA)
     diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
     return LoadedRun(model.to(device).eval().requires_grad_(False), diffusion, config)

@@ -12,9 +12,10 @@ from xraygen.dataset.store import Dataset
 from xraygen.devices import environment
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import Checkpoint, run_config
+from xraygen.training.conditions import CONDITIONS, agree_conditions
 from xraygen.training.start import with_hash
 
-_FIRST_FILES = {"environment.json", "dataset.json"}
+_FIRST_FILES = {"environment.json", "dataset.json", CONDITIONS}
 _MAY_CHANGE = {
     "model.checkpoint_activations",
     "train.max_steps",
@@ -60,6 +61,7 @@ def prepare_folder(
             raise FolderError(
                 f"{run} is not a RUN and not empty (it holds {foreign[0]}); choose another --out."
             )
+        agree_conditions(config, dataset, run)
         write_json(run / "environment.json", environment(device))
         write_json(run / "dataset.json", origin)
         # The configuration comes last: it makes the folder a RUN.
@@ -77,6 +79,7 @@ def prepare_folder(
         raise UsageError(
             f"{run} was started with other settings ({'; '.join(differences)}); repeat them or choose another --out."
         )
+    agree_conditions(config, dataset, run)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

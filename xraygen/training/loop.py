@@ -29,6 +29,7 @@ from xraygen.training.checkpoint import (
     run_config,
     save_checkpoint,
 )
+from xraygen.training.conditions import TrainingConditions
 from xraygen.training.folder import check_fit, prepare_folder
 from xraygen.training.logging import append_log, read_log
 from xraygen.training.processes import Agreement, start_accelerator, told_by_main
@@ -118,6 +119,7 @@ class _Training:
             raise UsageError(
                 f"{dataset.folder} has no film in its train split; ingest it with a larger first --split."
             )
+        self.conditions = TrainingConditions.of(config, dataset, run) if config.conditions.columns else None
         self.batches = Batches(
             dataset,
             rows,
@@ -126,10 +128,11 @@ class _Training:
             config.train.seed,
             config.data.horizontal_flip,
             resident_films(dataset, rows, accelerator.device, config.train.data_on_device),
+            self.conditions,
         )
-        self.held = held_films(dataset, self.diffusion, config.train.seed)
+        self.held = held_films(dataset, self.diffusion, config.train.seed, self.conditions)
         self.films = grey_levels(self.held.train.x_start)
-        self.state = fresh_state(config, accelerator.device)
+        self.state = fresh_state(config, accelerator.device, self._sizes)
         self._go_on_from(newest_checkpoint(run) if self._main and checkpoints(run) else None, start)
         self.network = accelerator.prepare_model(compiled(self.state.model, config.train, accelerator.device))
         self.agreement = Agreement(accelerator)
@@ -139,6 +142,10 @@ class _Training:
     @property
     def _main(self) -> bool:
         return bool(self.accelerator.is_main_process)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return () if self.conditions is None else self.conditions.conditions.sizes
 
     def loop(self, should_stop: Callable[[], bool]) -> TrainSummary:
         """Step until done or stopped, saving, sampling and logging on the way."""
@@ -224,8 +231,9 @@ class _Training:
         if not self._main:
             return
         step = self.state.step
-        x = samples_of(self.state.ema, self.diffusion, self.config, self.accelerator.device)
-        picture, levels = as_picture(x), grey_levels(x)
+        device, told = self.accelerator.device, self.conditions
+        x = samples_of(self.state.ema, self.diffusion, self.config, device, told)
+        picture, levels = as_picture(x, told), grey_levels(x)
         write_png(self.run / "samples" / f"step-{step:08d}.png", picture)
         warnings = sample_warnings(levels, self.films)
         entry = {"samples": levels._asdict(), "films": self.films._asdict(), "warnings": warnings}

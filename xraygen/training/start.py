@@ -34,6 +34,7 @@ def starting_point(config: RunConfig) -> Checkpoint | None:
             if key not in _NETWORK_ONLY_IN_TRAINING
         },
         "diffusion.prediction_type": (theirs.diffusion.prediction_type, config.diffusion.prediction_type),
+        "conditions.columns": (theirs.conditions.columns, config.conditions.columns),
     }
     differences = [
         f"{key}: {there} there, {here} here" for key, (there, here) in pairs.items() if there != here

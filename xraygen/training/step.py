@@ -1,5 +1,6 @@
 """One optimiser step and one update of the average, and the state that they change."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from torch import nn
 
 from xraygen.config import RunConfig, TrainConfig
 from xraygen.diffusion.gaussian import GaussianDiffusion
+from xraygen.diffusion.guidance import told
 from xraygen.models.unet import UNet
 from xraygen.seeds import derive_seed
 from xraygen.training.batches import Batch
@@ -50,10 +52,10 @@ def dtype_of(config: TrainConfig) -> torch.dtype:
     return torch.float64 if config.precision == "float64" else torch.float32
 
 
-def fresh_state(config: RunConfig, device: torch.device) -> State:
-    """The state before the first step."""
+def fresh_state(config: RunConfig, device: torch.device, conditions: Sequence[int] = ()) -> State:
+    """The state before the first step of a network with conditions of these sizes."""
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
-    model = UNet(config.model).to(device, dtype_of(config.train))
+    model = UNet(config.model, conditions).to(device, dtype_of(config.train))
     if _pays_on_gpu(config.train.channels_last, device):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs leave this form out
     optimizer = torch.optim.Adam(
@@ -111,7 +113,7 @@ def optimiser_step(
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == len(parts) else accelerator.no_sync(network):
             with accelerator.autocast():
-                model = partial(network, dropout_keys=part.dropout_keys)
+                model = told(partial(network, dropout_keys=part.dropout_keys), part.condition)
                 losses = diffusion.training_losses(model, part.x_start, part.t, part.noise)
             # Accelerate averages gradients over processes: times their number, the shares' sums make up the mean.
             part_loss = losses.sum() / config.batch_size

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from xraygen.dataset.store import Dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
+from xraygen.diffusion.guidance import told
 from xraygen.models.unet import UNet
 from xraygen.seeds import torch_generator
 from xraygen.training.batches import Batch, as_model_input
+from xraygen.training.conditions import TrainingConditions, conditions_of
 
 _LARGEST = 256
 _BANDS = 5
@@ -27,18 +29,21 @@ class Held(NamedTuple):
     """None where the DATASET holds no validation film."""
 
 
-def held_films(dataset: Dataset, diffusion: GaussianDiffusion, seed: int) -> Held:
-    """Up to 256 films of either split, spread over it, with their timesteps and noise, on the CPU."""
+def held_films(
+    dataset: Dataset, diffusion: GaussianDiffusion, seed: int, conditions: TrainingConditions | None = None
+) -> Held:
+    """Up to 256 films of either split, spread over it, with timesteps, noise and all that is known, on the CPU."""
     train, validation = dataset.indices("train"), dataset.indices("validation")
     count = min(_LARGEST, len(train), len(validation) or len(train))
     generator = torch_generator(seed, "validation")
     t = diffusion.draw_timesteps(count, generator)
     channels, (height, width) = dataset.info.channels, dataset.info.size
     noise = torch.randn((count, channels, height, width), generator=generator)
+    keys = torch.zeros_like(t)  # without dropout they mean nothing
+    chosen = [rows[:: len(rows) // count][:count] for rows in (train, validation) if len(rows)]
     batches = [
-        Batch(as_model_input(dataset, rows[:: len(rows) // count][:count]), t, noise, torch.zeros_like(t))
-        for rows in (train, validation)
-        if len(rows)
+        Batch(as_model_input(dataset, rows), t, noise, keys, conditions_of(conditions, rows))
+        for rows in chosen
     ]
     return Held(batches[0], batches[1] if len(validation) else None)
 
@@ -85,7 +90,10 @@ def held_losses(
 
     def of(batch: Batch) -> Tensor:
         parts = (part.to(device, ema.conv_in.weight.dtype) for part in batch.split(size))
-        losses = [diffusion.training_losses(ema, part.x_start, part.t, part.noise) for part in parts]
+        losses = [
+            diffusion.training_losses(told(ema, part.condition), part.x_start, part.t, part.noise)
+            for part in parts
+        ]
         return torch.cat(losses).cpu()
 
     return Losses(held.train.t, of(held.train), None if held.validation is None else of(held.validation))
