@@ -3,11 +3,14 @@
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console, options
+
+if TYPE_CHECKING:
+    from xraygen.config import RunConfig
 
 _INTERRUPTED = 130
 
@@ -35,10 +38,15 @@ def train(
 
     config = load_config(preset, changes or [])
     if dry_run:
-        typer.echo(config.to_yaml(), nl=False)
+        _tell_budget(config, device, as_json=as_json)
+        if not as_json:
+            typer.echo(config.to_yaml(), nl=False)
         return
     from xraygen.dataset.store import open_dataset
     from xraygen.training import loop
+
+    opened = open_dataset(data)
+    _tell_budget(config, device)
 
     asked_to_stop: list[int] = []
 
@@ -52,7 +60,7 @@ def train(
     with console.progress() as report:
         summary = loop.train(
             config,
-            open_dataset(data),
+            opened,
             out,
             device=device,
             report=report,
@@ -69,3 +77,22 @@ def train(
     console.say(
         f"{out} is trained: {summary.step} steps. Next: xraygen generate {out} --out synthetic --seeds 0-63"
     )
+
+
+def _tell_budget(config: "RunConfig", device: str, *, as_json: bool = False) -> None:
+    """What the run will take, from its first process alone."""
+    import os
+
+    from xraygen.devices import choose_device
+    from xraygen.training.budget import budget, budget_figures, budget_sentences
+    from xraygen.training.peak import measure_peak
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    needed = budget(config, int(os.environ.get("WORLD_SIZE", "1")))
+    peak = measure_peak(choose_device(device))
+    console.emit(
+        {"config": config.model_dump(mode="json"), "budget": budget_figures(needed, peak)}, as_json=as_json
+    )
+    for sentence in budget_sentences(needed, peak):
+        console.say(sentence)
