@@ -41,7 +41,8 @@ numerics: $(STAMP)  ## measure how far xraygen is from every reference, into doc
 	$(BIN)/pytest --quiet tests/diffusion tests/parity tests/interop
 	$(BIN)/python docs/measure_numerics.py $(XRAYGEN_MEASURED)
 
-bench: $(STAMP)  ## time ingest against MONAI's loading; the table goes to stdout
+bench: $(STAMP)  ## time training against diffusers and MONAI, then ingest against MONAI
+	$(BIN)/xraygen benchmark speed
 	$(BIN)/python docs/bench_ingest.py
 
 FILMS := $(or $(XRAYGEN_FILMS),../shared/data)

@@ -11,6 +11,7 @@ from xraygen.errors import XraygenError
 
 from . import (
     audit,
+    benchmark,
     config,
     console,
     export,
@@ -73,6 +74,7 @@ app.command("interpolate")(interpolate.interpolate)
 app.command("progressive")(progressive.progressive)
 app.command("likelihood")(likelihood.likelihood)
 app.command("audit")(audit.audit)
+app.add_typer(benchmark.benchmark, name="benchmark")
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("config")(config.config)

@@ -1,0 +1,1 @@
+"""Beside other libraries: the same work, in turns, in one process."""

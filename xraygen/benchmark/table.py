@@ -1,0 +1,68 @@
+"""A measured comparison as Markdown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_STEP_HEAD = (
+    "| network | precision | library | step, ms | least, ms | images/s | share of peak "
+    "| ours / this | 95 % | by CPU time |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+_UPDATE_HEAD = "| network | library | ms | least, ms | this / ours | 95 % |\n|---|---|---|---|---|---|"
+
+
+def speed_table(measured: Mapping[str, Any]) -> str:
+    """What `benchmark_speed` returned, for a person to read and a page to hold."""
+    lines = [_about(measured), "", "Train step:", "", _STEP_HEAD]
+    for case in measured["cases"]:
+        network = f"{case['name']}, {case['parameters'] / 1e6:.1f} M, batch {case['batch']}"
+        lines += [_step_row(network, case["precision"], name, row) for name, row in case["step"].items()]
+    lines += ["", "Optimiser and average of the weights alone:", "", _UPDATE_HEAD]
+    for case in measured["cases"]:
+        for name, row in case["optimiser_and_average"].items():
+            lines.append(_update_row(case["name"], name, row))
+    lines += ["", *measured["missing"]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(measured: Mapping[str, Any]) -> str:
+    machine, peak = measured["machine"], measured["peak"]
+    packages = machine["packages"]
+    named = [f"{name} {packages[name]}" for name in ("torch", "diffusers", "monai") if name in packages]
+    size = (
+        "Small networks (--quick): these figures say that the benchmark runs, and no more. "
+        if measured["quick"]
+        else ""
+    )
+    return (
+        f"{size}{machine['device']}, {machine['cpu_count']} processors, {machine['threads']} threads; "
+        f"{', '.join(named)}; {measured['rounds']} rounds. "
+        f"Peak of a matrix product: {peak['float32'] / 1e12:.3g} TFLOP/s in float32, "
+        f"{peak['bfloat16'] / 1e12:.3g} in bfloat16; a copy moves {peak['bandwidth'] / 1e9:.3g} GB/s."
+    )
+
+
+def _step_row(network: str, precision: str, name: str, row: Mapping[str, Any]) -> str:
+    ratio, cpu = row["ours_over_this"], row["ours_over_this_cpu"]
+    same = name == "xraygen"
+    compared = (
+        "| 1 | | |"
+        if same
+        else f"| {ratio['median']:.3f} | {ratio['low']:.3f} to {ratio['high']:.3f} | {cpu['median']:.3f} |"
+    )
+    return (
+        f"| {network} | {precision} | {name} | {1000 * row['seconds']:.4g} | {1000 * row['least_seconds']:.4g} | "
+        f"{row['images_per_second']:.4g} | {100 * row['share_of_peak']:.0f} % {compared}"
+    )
+
+
+def _update_row(network: str, name: str, row: Mapping[str, Any]) -> str:
+    ratio = row["ours_over_this"]
+    compared = (
+        "| 1 | |"
+        if name == "xraygen"
+        else f"| {1 / ratio['median']:.2f} | {1 / ratio['high']:.2f} to {1 / ratio['low']:.2f} |"
+    )
+    return (
+        f"| {network} | {name} | {1000 * row['seconds']:.4g} | {1000 * row['least_seconds']:.4g} {compared}"
+    )
