@@ -14,6 +14,7 @@ from . import (
     benchmark,
     config,
     console,
+    ema,
     export,
     generate,
     import_,
@@ -69,6 +70,7 @@ def _all_verbs(
 app.command("phantom")(phantom.phantom)
 app.command("ingest")(ingest.ingest)
 app.command("train")(train.train)
+app.command("ema")(ema.ema)
 app.command("generate")(generate.generate)
 app.command("interpolate")(interpolate.interpolate)
 app.command("progressive")(progressive.progressive)

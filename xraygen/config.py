@@ -181,6 +181,13 @@ class TrainConfig(Config):
     """Decay per step of the exponential moving average of the weights."""
     ema_warmup: bool = False
     """Start with a short average, min(ema_decay, (1 + step) / (10 + step)): needed for runs below 50,000 steps."""
+    posthoc_ema: bool = False
+    """Keep two more averages and snapshots of them, from which `xraygen ema` makes one of any length after training
+    (Karras et al. 2024)."""
+    posthoc_ema_every: Positive = 1000
+    """Steps between snapshots of the two averages; each takes as much disk as the network's weights in float32."""
+    posthoc_ema_keep: Positive = 200
+    """How many of the newest snapshots stay on disk."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest global norm of the gradient."""
     save_every: Positive = 5000

@@ -164,6 +164,7 @@ def test_dry_run_prints_the_budget_and_the_settings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_predicted_memory_is_the_measured_peak(checkpointing: bool) -> None:
     settings = ["model.channels=32", "train.batch_size=2", f"model.checkpoint_activations={checkpointing}"]

@@ -124,6 +124,11 @@ class Budget:
         return _FLOAT * self.parameters
 
     @property
+    def standing_bytes(self) -> int:
+        """Alive all the time: weights, average, Adam's two moments, and the two averages of train.posthoc_ema."""
+        return self.weights_bytes * (6 if self.config.train.posthoc_ema else 4)
+
+    @property
     def step_flops(self) -> int:
         """Of one optimiser step, as a network that recomputes nothing would need them: what a share of peak means."""
         return self.plain.flops * self.parts
@@ -135,7 +140,7 @@ class Budget:
         through the others.
         """
         gradients = self.weights_bytes if self.parts > 1 else 0
-        return 4 * self.weights_bytes + max(gradients + work.peak_bytes, self.sampling.peak_bytes)
+        return self.standing_bytes + max(gradients + work.peak_bytes, self.sampling.peak_bytes)
 
     def seconds_per_step(self, peak: DevicePeak) -> float:
         """All arithmetic at the device's peak, then all memory traffic at its bandwidth: nothing overlaps or is fused.
@@ -147,8 +152,12 @@ class Budget:
         return arithmetic + traffic / peak.bandwidth
 
     def disk_bytes(self) -> int:
-        """The checkpoints that are kept; grids of samples and logs are small beside them."""
-        return _COPIES_ON_DISK * self.weights_bytes * self.config.train.keep_checkpoints
+        """Checkpoints and snapshots of averages that are kept; grids of samples and logs are small beside them."""
+        train, copies = self.config.train, _COPIES_ON_DISK * self.config.train.keep_checkpoints
+        if train.posthoc_ema:  # two more in each checkpoint, and two of half the size in each snapshot
+            copies += 2 * train.keep_checkpoints
+            copies += min(train.posthoc_ema_keep, train.max_steps // train.posthoc_ema_every)
+        return self.weights_bytes * copies
 
 
 def budget(config: RunConfig, processes: int = 1) -> Budget:
@@ -207,12 +216,12 @@ def budget_figures(budget: Budget, peak: DevicePeak) -> dict[str, Any]:
 def budget_sentences(budget: Budget, peak: DevicePeak) -> list[str]:
     """The budget for a person: one line each on arithmetic, memory, time and disk."""
     train, seconds = budget.config.train, budget.seconds_per_step(peak)
-    static, fullest = 4 * budget.weights_bytes, budget.memory_bytes(budget.work)
+    static, fullest = budget.standing_bytes, budget.memory_bytes(budget.work)
     lines = [
         f"{budget.parameters:,} parameters; {_quantity(budget.plain.flops / budget.plain.images, 'FLOP')} per image, a "
         f"third of it forward; {_quantity(budget.step_flops, 'FLOP')} per step.",
         f"Memory: {_quantity(fullest, 'B')} per process at the fullest, {_quantity(static, 'B')} of it weights, their "
-        f"average and Adam's moments" + _with_checkpointing(budget, fullest),
+        f"averages and Adam's moments" + _with_checkpointing(budget, fullest),
         f"Time: about {_duration(seconds)} per step and {_duration(seconds * train.max_steps)} for {train.max_steps:,} "
         f"steps, at the {_quantity(peak.of(train.precision), 'FLOP/s')} and {_quantity(peak.bandwidth, 'B/s')} that "
         "this device showed just now.",

@@ -25,6 +25,7 @@ _MAY_CHANGE = {
     "train.sample_count",
     "train.sample_steps",
     "train.log_every",
+    "train.posthoc_ema_keep",
     "train.max_rollbacks",
     "train.stop_at_gap",
     "train.micro_batch_size",

@@ -30,6 +30,7 @@ from xraygen.training.checkpoint import (
     save_checkpoint,
 )
 from xraygen.training.conditions import TrainingConditions
+from xraygen.training.ema_snapshots import write_snapshot
 from xraygen.training.folder import check_fit, prepare_folder
 from xraygen.training.logging import append_log, read_log
 from xraygen.training.processes import Agreement, start_accelerator, told_by_main
@@ -160,6 +161,8 @@ class _Training:
             share = self.batches.at(state.batch, accelerator.process_index, accelerator.num_processes)
             share = share.to(accelerator.device, dtype_of(train))
             optimiser_step(state, self.network, share, self.diffusion, train, accelerator)
+            if self._main and state.averages and state.step % train.posthoc_ema_every == 0:
+                write_snapshot(self.run, state.step, state.averages, train.posthoc_ema_keep)
             stopped = self.agreement.any(should_stop())
             scheduled = state.step == train.max_steps or state.step % train.save_every == 0
             good = self._tell(saving=scheduled)

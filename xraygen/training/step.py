@@ -19,6 +19,7 @@ from xraygen.seeds import derive_seed
 from xraygen.training.batches import Batch
 from xraygen.training.checkpoint import Checkpoint, load_checkpoint, read_progress
 from xraygen.training.ema import ema_copy, ema_decay_at, update_ema
+from xraygen.training.posthoc_ema import PowerAverages
 from xraygen.training.rollback import Detour
 from xraygen.training.sentinels import Tally
 
@@ -36,6 +37,7 @@ class State:
     step: int = 0
     detour: Detour = field(default_factory=Detour)
     tally: Tally = field(default_factory=Tally)
+    averages: PowerAverages | None = None
 
     @property
     def batch(self) -> int:
@@ -44,7 +46,8 @@ class State:
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint holds beside weights and optimiser."""
-        return {"tally": self.tally.to_state(), **self.detour._asdict()}
+        held = {"tally": self.tally.to_state(), **self.detour._asdict()}
+        return {**held, "power_averages": self.averages.to_state()} if self.averages else held
 
 
 def dtype_of(config: TrainConfig) -> torch.dtype:
@@ -61,7 +64,8 @@ def fresh_state(config: RunConfig, device: torch.device, conditions: Sequence[in
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.train.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True
     )
-    return State(model, ema_copy(model), optimizer)
+    averages = PowerAverages(model) if config.train.posthoc_ema else None
+    return State(model, ema_copy(model), optimizer, averages=averages)
 
 
 def compiled(model: UNet, config: TrainConfig, device: torch.device) -> nn.Module:
@@ -81,7 +85,10 @@ def resume(state: State, checkpoint: Checkpoint, detour: Detour) -> None:
     """Bring a state to where a checkpoint was written, by way of the roll-backs done since."""
     state.optimizer.load_state_dict(load_checkpoint(checkpoint, state.model, state.ema))
     state.step, state.detour = checkpoint.step, detour
-    state.tally = Tally.from_state(read_progress(checkpoint)["tally"], next(state.model.parameters()).device)
+    progress = read_progress(checkpoint)
+    state.tally = Tally.from_state(progress["tally"], next(state.model.parameters()).device)
+    if state.averages:
+        state.averages.load_state(progress["power_averages"])
 
 
 def optimiser_step(
@@ -127,6 +134,8 @@ def optimiser_step(
     state.optimizer.zero_grad()
     state.step += 1
     update_ema(state.ema, state.model, ema_decay_at(state.step, config))
+    if state.averages:
+        state.averages.update(state.model, state.step)
     state.tally.add(loss, finite)
 
 
