@@ -3,23 +3,30 @@
     python docs/measure_resizing.py ../shared/data
 
 Reference: the film displayed at full size, then its exact area mean in float64. Against it, in [-1, 1]: the chain that
-ingest takes, which resizes first where the display commutes with an area mean, and a chain that always resizes first.
-The real DICOMs are measured as they are. Pictures of 8 bits are written as DICOMs of 12 bits whose window clips at the
-1st and the 99th percentile, at the 0.1th and 99.9th, not at all, or is sigmoid.
+ingest takes, and the naive one that takes the mean of stored values before any window. The real DICOMs are measured as
+they are, and those in JPEG 2000 at a half and a quarter of their size, too. Pictures of 8 bits are written as DICOMs of
+12 bits whose window clips at the 1st and the 99th percentile, at the 0.1th and 99.9th, not at all, or is sigmoid.
 
 A further way to bring a film to its size is a further entry of WAYS.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    generate_uid,
+)
 from real_films import parse, parser, pictures, say, say_how, say_table, scratch
 
+from xraygen.films.jpeg2000 import Detail
 from xraygen.films.objects import ReadOptions
 from xraygen.films.reader import read_film
 from xraygen.films.transforms import PrepareSettings, prepare_film, resize, size_inside
@@ -55,20 +62,24 @@ def area_mean(image: Image, size: tuple[int, int]) -> Image:
     return mean
 
 
-def as_ingest(path: Path, size: tuple[int, int]) -> Image:
+def as_ingest(path: Path, size: tuple[int, int], jpeg_2000: Detail = "full") -> Image:
     """What ingest stores, [0, 1]."""
-    return stored_to_unit(prepare_film(path, PrepareSettings(size, "stretch", read=ANY_PART)).image, 16)
+    settings = PrepareSettings(size, "stretch", read=ANY_PART, jpeg_2000=jpeg_2000)
+    return stored_to_unit(prepare_film(path, settings).image, 16)
 
 
-def always_resized_first(path: Path, size: tuple[int, int]) -> Image:
+def mean_before_window(path: Path, size: tuple[int, int]) -> Image:
     """The area mean of stored values, displayed."""
     film = read_film(path, ANY_PART)
     return film.display.apply(resize(film.values, size))
 
 
-WAYS: dict[str, Callable[[Path, tuple[int, int]], Image]] = {
+Way = Callable[[Path, tuple[int, int]], Image]
+WAYS: dict[str, Way] = {"ingest": as_ingest, "mean before window": mean_before_window}
+JPEG_2000_WAYS: dict[str, Way] = {
     "ingest": as_ingest,
-    "always resized first": always_resized_first,
+    "half": partial(as_ingest, jpeg_2000="half"),
+    "quarter": partial(as_ingest, jpeg_2000="quarter"),
 }
 
 
@@ -100,10 +111,11 @@ def write_12_bits(source: Path, target: Path, window: tuple[float, float, str]) 
 class Errors:
     """How far each way is from the reference, over the pixels of several films, and which way ingest took."""
 
-    def __init__(self) -> None:
-        self.films = self.resized_first = 0
+    def __init__(self, ways: dict[str, Way] = WAYS) -> None:
+        self.ways = ways
+        self.films = self.commuting = 0
         self.outside: list[float] = []
-        self.of: dict[str, list[NDArray[np.float64]]] = {name: [] for name in WAYS}
+        self.of: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ways}
 
     def add(self, path: Path, side: int) -> None:
         """Measure one film."""
@@ -112,9 +124,9 @@ class Errors:
         light = film.display.apply(film.values)
         reference = area_mean(light, size)
         self.films += 1
-        self.resized_first += film.display.commutes
+        self.commuting += film.display.commutes
         self.outside.append(float(((light == 0) | (light == 1)).mean()))
-        for name, way in WAYS.items():
+        for name, way in self.ways.items():
             self.of[name].append(2 * np.abs(way(path, size) - reference).ravel())  # [-1, 1] is twice as wide
 
     def row(self, name: str) -> tuple[object, ...]:
@@ -124,16 +136,18 @@ class Errors:
             pixels = np.concatenate(errors)
             rms = np.sqrt((pixels**2).mean())
             cells += [f"{pixels.mean():.1e}", f"{rms:.1e}", f"{pixels.max():.1e}"]
-        return name, f"{self.resized_first} of {self.films}", f"{100 * np.mean(self.outside):.2f} %", *cells
+        return name, f"{self.commuting} of {self.films}", f"{100 * np.mean(self.outside):.2f} %", *cells
 
 
-def real_dicoms(films: Path, side: int) -> Iterator[tuple[object, ...]]:
+def real_dicoms(films: Path, side: int, ways: dict[str, Way] = WAYS) -> Iterator[tuple[object, ...]]:
     """One line for each real DICOM."""
     for folder in ("dicom-cxr", "dicom-other"):
         for path in pictures(films / folder):
-            errors = Errors()
-            errors.add(path, side)
-            yield errors.row(f"{path.name} ({read_film(path, ANY_PART).display.voi_kind})")
+            syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+            if ways is WAYS or syntax == JPEG2000Lossless:
+                errors = Errors(ways)
+                errors.add(path, side)
+                yield errors.row(f"{path.name} ({read_film(path, ANY_PART).display.voi_kind})")
 
 
 def written(films: Path, side: int) -> Iterator[tuple[object, ...]]:
@@ -154,10 +168,14 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--side", type=int, default=256, help="size of the images")
     arguments = parse(made)
-    head = ["film", "resized first", "black or white"]
-    head += [f"{way}: {what}" for way in WAYS for what in ("mean", "rms", "largest")]
-    for films in (real_dicoms, written):
-        say_table(tuple(head), films(arguments.films, arguments.side))
+    films, side = arguments.films, arguments.side
+    for ways, rows in (
+        (WAYS, real_dicoms(films, side)),
+        (JPEG_2000_WAYS, real_dicoms(films, side, JPEG_2000_WAYS)),
+        (WAYS, written(films, side)),
+    ):
+        columns = (f"{way}: {what}" for way in ways for what in ("mean", "rms", "largest"))
+        say_table(("film", "means of stored values", "black or white", *columns), rows)
     say("An image of 16 bits is off by up to half a level, 1.5e-5, by itself.\n")
     say_how(f"python docs/measure_resizing.py --side {arguments.side}", None)
 

@@ -1,4 +1,4 @@
-"""What a film's pixels say. The slow tests measure the figures of docs/how-to/curation.md (--log-cli-level=INFO)."""
+"""What a film's pixels say. docs/measure_text.py and docs/measure_near_duplicates.py print the figures of the docs."""
 
 import io
 import logging
