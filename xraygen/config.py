@@ -215,8 +215,8 @@ class TrainConfig(Config):
     data_on_device: bool | Literal["auto"] = "auto"
     """Keep the training films in the device's memory. auto: on a GPU, if they take a quarter of what is free."""
     compile: bool | Literal["auto"] = "auto"
-    """Compile the network with torch.compile. auto: on a GPU where Triton is installed; on a CPU it costs more than it
-    gains."""
+    """Compile the network with torch.compile. auto: on a GPU where Triton and a C compiler are installed; on a
+    CPU it costs more than it gains."""
     channels_last: bool | Literal["auto"] = "auto"
     """Keep the weights and activations of the network with the channels last in memory. auto: on a GPU."""
     init_from: str | None = None

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
-from xraygen.training import processes
+from xraygen.models.unet import UNet
+from xraygen.training import processes, step
 from xraygen.training.batches import as_model_input
 from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint
 from xraygen.training.logging import read_log
@@ -141,3 +142,41 @@ def test_films_held_on_the_device_are_those_of_the_memory_map_bit_for_bit(tiny_d
     chosen = rows[[3, 0, 3, 7]]
     assert torch.equal(resident.gather(chosen), as_model_input(dataset, chosen))
     assert resident_films(dataset, rows, torch.device("cpu"), choice="auto") is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "compiler", "expected"),
+    [
+        ("auto", "cpu", "/usr/bin/gcc", False),
+        ("true", "cpu", "/usr/bin/gcc", True),
+        ("auto", "cuda", "/usr/bin/gcc", True),
+        ("auto", "cuda", None, False),
+        ("false", "cuda", "/usr/bin/gcc", False),
+    ],
+)
+def test_what_is_left_open_is_chosen_for_the_device(
+    tiny_config: TinyConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    choice: str,
+    kind: str,
+    compiler: str | None,
+    expected: bool,
+) -> None:
+    compiled_network = torch.nn.Identity()
+    monkeypatch.setattr(torch, "compile", lambda _: compiled_network)
+    monkeypatch.setattr(step, "find_spec", lambda _: True)
+    monkeypatch.setattr(step, "which", {"gcc": compiler}.get)
+    config = tiny_config(f"train.compile={choice}")
+    network = step.compiled(UNet(config.model), config.train, torch.device(kind))
+    assert (network is compiled_network) == expected
+
+
+def test_channels_last_is_a_layout_of_the_same_weights(tiny_config: TinyConfig) -> None:
+    plain, laid_out = (
+        step.fresh_state(tiny_config(f"train.channels_last={choice}"), torch.device("cpu")).model
+        for choice in ("auto", "true")
+    )
+    assert laid_out.conv_out.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.conv_out.weight.is_contiguous(memory_format=torch.channels_last)
+    theirs = laid_out.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in plain.state_dict().items())

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from shutil import which
 from typing import Any, Literal, cast
 
 import torch
@@ -71,8 +72,9 @@ def fresh_state(config: RunConfig, device: torch.device, conditions: Sequence[in
 def compiled(model: UNet, config: TrainConfig, device: torch.device) -> nn.Module:
     """The network as `train.compile` wants it; it shares the weights."""
     chosen = config.compile
-    if chosen == "auto":
-        chosen = _pays_on_gpu(chosen, device) and find_spec("triton") is not None
+    if chosen == "auto":  # Triton builds its launchers with a C compiler, which containers often lack
+        tools = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
+        chosen = _pays_on_gpu(chosen, device) and tools
     return cast(nn.Module, torch.compile(model)) if chosen else model
 
 
