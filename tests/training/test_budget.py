@@ -165,15 +165,20 @@ def test_dry_run_prints_the_budget_and_the_settings(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("preset", "images"), [("cxr-128", 2), ("cxr-512", 1)])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_predicted_memory_is_the_measured_peak(checkpointing: bool) -> None:
-    settings = ["model.channels=32", "train.batch_size=2", f"model.checkpoint_activations={checkpointing}"]
+def test_predicted_memory_is_the_measured_peak(preset: str, images: int, checkpointing: bool) -> None:
+    settings = [
+        "model.channels=32",
+        f"train.batch_size={images}",
+        f"model.checkpoint_activations={checkpointing}",
+    ]
     script = Path(__file__).with_name("peak_memory.py")
     # Small blocks would otherwise stay with malloc after they are freed, up to a quarter more (docs/results/speed.md).
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576", "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, str(script), "cxr-128", *settings]
+    command = [sys.executable, str(script), preset, *settings]
     printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    needed = budget(load_config("cxr-128", [*settings, "train.sample_count=1"]))
+    needed = budget(load_config(preset, [*settings, "train.sample_count=1"]))
     assert needed.memory_bytes(needed.work) == pytest.approx(int(printed), rel=0.15)
 
 

@@ -1,5 +1,6 @@
 """Train steps of one network in three libraries, side by side, and what share of the device's peak they reach."""
 
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,11 +81,13 @@ def benchmark_speed(
         JSON-ready: machine, versions, peak, and per case and contender the seconds, images per second, share of
         peak and the ratio of our time to theirs with its interval.
     """
+    before = os.getloadavg()[0]
     peak = measure_peak(device)
     missing: dict[str, None] = {}
     measured = [_measure(case, device, rounds, peak, missing, report) for case in cases(device, quick=quick)]
     return {
         "machine": machine(device),
+        "load_average": [before, os.getloadavg()[0]],
         "rounds": rounds,
         "quick": quick,
         "peak": asdict(peak),
