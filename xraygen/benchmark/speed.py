@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from typing import Any, Literal
@@ -82,9 +82,16 @@ def benchmark_speed(
         peak and the ratio of our time to theirs with its interval.
     """
     before = os.getloadavg()[0]
-    peak = measure_peak(device)
+    peaks = [measure_peak(device)]
     missing: dict[str, None] = {}
-    measured = [_measure(case, device, rounds, peak, missing, report) for case in cases(device, quick=quick)]
+    measured = [_measure(case, device, rounds, missing, report) for case in cases(device, quick=quick)]
+    peaks.append(
+        measure_peak(device)
+    )  # again: what else ran during one of the two did not during both, perhaps
+    peak = DevicePeak(*(max(values) for values in zip(*map(astuple, peaks), strict=True)))
+    for case in measured:
+        for row in case["step"].values():
+            row["share_of_peak"] = case["flops_per_step"] / row["seconds"] / max(peak.bfloat16, peak.float32)
     return {
         "machine": machine(device),
         "load_average": [before, os.getloadavg()[0]],
@@ -123,7 +130,6 @@ def _measure(
     case: Case,
     device: torch.device,
     rounds: int,
-    peak: DevicePeak,
     missing: dict[str, None],
     report: Report,
 ) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def _measure(
         "batch": batch,
         "precision": case.precision,
         "flops_per_step": flops,
-        "step": _figures(steps, batch, flops, peak),
+        "step": _figures(steps, batch),
         "optimiser_and_average": _figures(updates),
     }
 
@@ -227,9 +233,7 @@ def _updates(
     return take_turns(tasks, rounds, device, repeats=3, label=label, report=report)
 
 
-def _figures(
-    times: Mapping[str, Times], batch: int = 0, flops: int = 0, peak: DevicePeak | None = None
-) -> dict[str, dict[str, Any]]:
+def _figures(times: Mapping[str, Times], batch: int | None = None) -> dict[str, dict[str, Any]]:
     """Per contender: median and least seconds, and our time as a multiple of theirs."""
     figures: dict[str, dict[str, Any]] = {}
     for name, taken in times.items():
@@ -241,8 +245,6 @@ def _figures(
             "ours_over_this": asdict(paired_ratio(times[OURS].wall, taken.wall)),
             "ours_over_this_cpu": asdict(paired_ratio(times[OURS].cpu, taken.cpu)),
         }
-        if peak is not None:
-            best = max(peak.bfloat16, peak.float32)
+        if batch is not None:
             figures[name]["images_per_second"] = batch / median
-            figures[name]["share_of_peak"] = flops / median / best
     return figures
