@@ -10,7 +10,7 @@ MAX_PIXELS = 2**26
 """8192 x 8192, three times the largest detectors: more is a damaged header, or a trap."""
 SIZ = b"\xff\x4f\xff\x51"
 """JPEG 2000: start of code stream, image and tile size."""
-_LONGEST_BOX = 4096
+LONGEST_BOX = 4096
 """Where a code stream has begun, also inside a JP2 file."""
 MAX_UNPACKED_BYTES = 8 * MAX_PIXELS
 """What a packed file may become: eight bytes a pixel."""
@@ -45,7 +45,7 @@ def claimed_size(frame: bytes) -> tuple[int, int] | None:
     Source:
         ITU-T T.81 B.2.2 (frame header), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (image and tile size).
     """
-    start = frame.find(SIZ, 0, _LONGEST_BOX)
+    start = frame.find(SIZ, 0, LONGEST_BOX)
     if start >= 0 and len(frame) >= start + 24:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         return max(0, bottom - top), max(0, right - left)

@@ -109,7 +109,7 @@ def prepare_film(path: str | Path, settings: PrepareSettings) -> PreparedFilm:
         FilmError: As `read_film`; `text` where `settings.refuse_text` and characters are found.
     """
     item: dict[Hashable, Any] = {KEY: path}
-    for transform in film_pipeline(settings).transforms:  # Compose itself would take a millisecond per film
+    for transform in film_pipeline(settings).transforms:  # as Compose does, which wraps what they raise
         item = transform(item)
     look = look_at(stored_to_unit(item[KEY], settings.bits))
     return PreparedFilm(item[KEY], item[f"{KEY}_attributes"], item[f"{KEY}_content_hash"], look)

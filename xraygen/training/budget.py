@@ -181,7 +181,8 @@ def budget(config: RunConfig, processes: int = 1) -> Budget:
         model = config.model.model_copy(update={"checkpoint_activations": checkpointing})
         return walk(model, part, bfloat16=bfloat16, accumulating=parts > 1)
 
-    sampling = walk(config.model, config.train.sample_count, training=False)
+    together = min(config.train.sample_count, config.train.micro_batch_size or config.train.batch_size)
+    sampling = walk(config.model, together, training=False)
     return Budget(parameters, parts, one_pass(False), one_pass(True), sampling, config)
 
 
@@ -229,7 +230,8 @@ def budget_sentences(budget: Budget, peak: DevicePeak) -> list[str]:
     ]
     if budget.sampling.peak_bytes > budget.work.peak_bytes:
         lines.append(
-            f"The grids of train.sample_count={train.sample_count} samples need the most memory; fewer need less."
+            f"The grids of samples need the most memory, with {budget.sampling.images} images at once; a smaller "
+            "train.micro_batch_size needs less."
         )
     return lines
 

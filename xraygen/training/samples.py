@@ -21,7 +21,7 @@ def samples_of(
     device: torch.device,
     conditions: TrainingConditions | None = None,
 ) -> Tensor:
-    """DDIM samples of the averaged network, from the same noise every time.
+    """DDIM samples of the averaged network, from the same noise every time, in parts no larger than training's.
 
     Where the network is told conditions, as many of each category of the first of them, all from the same noise.
 
@@ -38,16 +38,21 @@ def samples_of(
     train = config.train
     generator = torch_generator(train.seed, "sample grid")
     x_t = torch.randn((train.sample_count, *config.data.shape), generator=generator)
-    condition = None
+    condition = torch.empty(train.sample_count, 0)  # (B, F)
     if conditions is not None:
         rows = conditions.for_grid(train.sample_count)
         each = train.sample_count // len(rows)
         x_t = x_t[:each].repeat(len(rows), 1, 1, 1)
-        condition = rows.repeat_interleave(each, dim=0).to(device)
-    x_t = x_t.to(device, ema.conv_in.weight.dtype)
+        condition = rows.repeat_interleave(each, dim=0)
     steps = min(train.sample_steps, config.schedule.num_timesteps)
-    return ddim_sample(
-        told(ema, condition), diffusion.with_variance("fixed_small").respace(steps), x_t, no_noise
+    diffusion = diffusion.with_variance("fixed_small").respace(steps)
+    size, dtype = train.micro_batch_size or train.batch_size, ema.conv_in.weight.dtype
+    parts = zip(torch.split(x_t, size), torch.split(condition, size), strict=True)
+    return torch.cat(
+        [
+            ddim_sample(told(ema, known.to(device)), diffusion, noise.to(device, dtype), no_noise)
+            for noise, known in parts
+        ]
     )
 
 
