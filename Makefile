@@ -58,7 +58,7 @@ DEMO := demo
 SEEDS := 0-255
 
 demo: export XRAYGEN_CACHE = $(DEMO)/cache
-demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audit, in under 10 minutes
+demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audit, in 10 to 20 minutes on two cores
 	$(BIN)/xraygen phantom $(DEMO)/films --count 1200 --size 128
 	$(BIN)/xraygen ingest $(DEMO)/films --out $(DEMO)/dataset --size 32 --labels $(DEMO)/films/labels.csv --split 0.65,0.05,0.3
 	$(BIN)/xraygen train --config phantom-32 --data $(DEMO)/dataset --out $(DEMO)/run
