@@ -207,7 +207,8 @@ class FitFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
                 image = crop_to_aspect(image, size)
             elif self.fit == "pad":
                 size = size_inside(image.shape, size)
-            item[key] = resize(image, size, display.bounded if display.commutes else display.apply)
+            through = display.bounded if display.commutes else display.apply
+            item[key] = resize(image, size, through, display.levels and display.levels[1])
             item[f"{key}_display"] = display.without_padding() if display.commutes else None
         return item
 
@@ -309,7 +310,10 @@ def crop_to_aspect(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def resize(
-    image: NDArray[Any], size: tuple[int, int], through: Pixelwise = np.asarray
+    image: NDArray[Any],
+    size: tuple[int, int],
+    through: Pixelwise = np.asarray,
+    largest: int | None = None,
 ) -> NDArray[np.float32]:
     """Resize by exact area means along sides that shrink, and linearly along sides that grow.
 
@@ -317,11 +321,12 @@ def resize(
         image: Numbers `[H, W]`.
         size: Height and width to reach, at least 1.
         through: What is done to each pixel before; it sees some rows at a time, which is quicker than all at once.
+        largest: The largest integer in `image`, where it is known without looking.
 
     Returns:
         float32 `[height, width]` in the range of what `through` gives. The mean is preserved where no side grows.
     """
-    rows = _resize_rows(image, size[0], through)  # [height, W]
+    rows = _resize_rows(image, size[0], through, largest)  # [height, W]
     width = image.shape[1]
     if width % size[1] == 0:
         share = width // size[1]
@@ -330,7 +335,9 @@ def resize(
     return np.ascontiguousarray(_resize_rows(np.ascontiguousarray(rows.T), size[1]).T)  # [height, width]
 
 
-def _resize_rows(image: NDArray[Any], count: int, through: Pixelwise = np.asarray) -> NDArray[np.float32]:
+def _resize_rows(
+    image: NDArray[Any], count: int, through: Pixelwise = np.asarray, largest: int | None = None
+) -> NDArray[np.float32]:
     """[H, W] -> [count, W]; each new row mixes the few old rows below it, so the weights are a band."""
     height, width = image.shape
     resized = np.empty((count, width), dtype=np.float32)
@@ -339,7 +346,8 @@ def _resize_rows(image: NDArray[Any], count: int, through: Pixelwise = np.asarra
         per_strip = max(1, _PIXELS_PER_STRIP // (share * width))
         for row in range(0, count, per_strip):
             strip = through(image[row * share : (row + per_strip) * share])
-            total = np.add.reduce(strip.reshape(-1, share, width), axis=1, dtype=_type_of_sums(strip, share))
+            kind = _type_of_sums(strip.dtype, share, largest)
+            total = np.add.reduce(strip.reshape(-1, share, width), axis=1, dtype=kind)
             np.divide(total, np.float32(share), out=resized[row : row + per_strip])
         return resized
     bands = _area_bands(height, count) if count < height else _linear_bands(height, count)
@@ -353,11 +361,12 @@ def _resize_rows(image: NDArray[Any], count: int, through: Pixelwise = np.asarra
     return resized
 
 
-def _type_of_sums(image: NDArray[Any], share: int) -> type[np.generic]:
+def _type_of_sums(kind: np.dtype[Any], share: int, largest: int | None) -> type[np.generic]:
     """The quickest type that holds the sum of `share` pixels; small integers add up several times faster."""
-    if image.dtype in (np.uint8, np.uint16) and int(image.max()) * share < 2**16:
-        return np.uint16
-    return np.float32
+    if kind not in (np.uint8, np.uint16):
+        return np.float32
+    held = int(np.iinfo(kind).max)
+    return np.uint16 if min(held, held if largest is None else largest) * share < 2**16 else np.float32
 
 
 Band = tuple[int, NDArray[np.float32]]
