@@ -1,4 +1,4 @@
-"""`xraygen export`: RUN -> another library's folder."""
+"""`xraygen export`: RUN -> another library's folder, or a RUN to pass on."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ class Target(StrEnum):
     """Whose format is written."""
 
     diffusers = "diffusers"
+    release = "release"
 
 
 class Weights(StrEnum):
@@ -23,21 +24,37 @@ class Weights(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: options.Run,
     to: Annotated[Target, typer.Option(help="Whose format.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write, which must not exist yet.")],
-    weights: Annotated[Weights, typer.Option(help="The average, or the last step's.")] = Weights.ema,
+    weights: Annotated[
+        Weights, typer.Option(help="The average, or the last step's; a release has the average.")
+    ] = Weights.ema,
+    checkpoint: Annotated[
+        str,
+        typer.Option(metavar="newest|best|STEP", help="Of a release; best is that on the validation films."),
+    ] = "best",
+    card: Annotated[
+        Path | None, typer.Option(metavar="TEXT.md", help="What a release's model card begins with.")
+    ] = None,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a RUN so that another library runs it, such as diffusers' `DDPMPipeline.from_pretrained(DIR)`.
 
+    As a release it is a RUN of one checkpoint, in half precision and without what only training needs.
+
     xraygen export run --to diffusers --out exported
+
+    xraygen export run --to release --out my-model --card about.md
 
     xraygen export run --to diffusers --out last-step --weights model
     """
     if dry_run:
         console.say(f"Would write the {weights} weights of {run} for {to} into {out}.")
+        return
+    if to is Target.release:
+        _release(run, out, checkpoint, card, as_json=as_json)
         return
     from xraygen.interop.diffusers import export_diffusers
 
@@ -45,3 +62,17 @@ def export(
     result = {"folder": str(out), "parameters": summary.parameters, "step": summary.step}
     console.emit(result, as_json=as_json)
     console.say(f"{out}: {summary.parameters:,} parameters of step {summary.step}, for {to}.")
+
+
+def _release(run: Path, out: Path, checkpoint: str, card: Path | None, *, as_json: bool) -> None:
+    """Write a RUN to pass on."""
+    from xraygen.training.release import release
+
+    text = options.read_text(card) if card is not None else ""
+    made = release(run, out, options.read_checkpoint(checkpoint), text)
+    result = {"folder": str(out), "parameters": made.parameters, "step": made.step, "bytes": made.bytes}
+    console.emit(result, as_json=as_json)
+    console.say(
+        f"{out}: {made.parameters:,} parameters of step {made.step} in {made.bytes / 1e6:.1f} MB. Read its README.md "
+        "before you pass it on: it was trained on films of patients."
+    )

@@ -17,7 +17,7 @@ class Format(StrEnum):
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: options.Run,
     out: Annotated[Path, typer.Option(help="SYNTHETIC folder.")],
     seeds: Annotated[
         str, typer.Option(metavar="0-999", help="One image per seed; the file is named after it.")

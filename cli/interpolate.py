@@ -17,7 +17,7 @@ class Mode(StrEnum):
 
 
 def interpolate(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: options.Run,
     film_a: Annotated[
         str, typer.Argument(metavar="A", help="Image file, or a DATASET row such as dataset#17.")
     ],

@@ -18,7 +18,7 @@ class Part(StrEnum):
 
 
 def likelihood(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: options.Run,
     data: Annotated[Path, typer.Option(help="DATASET folder.")],
     out: Annotated[Path | None, typer.Option(help="LIKELIHOOD folder [RUN/likelihood].")] = None,
     split: Annotated[list[Part] | None, typer.Option(help="Split to measure [test]. Repeatable.")] = None,

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from xraygen.errors import UsageError
+from xraygen.presets import run_folder
 
 
 class SamplerName(StrEnum):
@@ -19,6 +21,12 @@ class SamplerName(StrEnum):
     unipc = "unipc"
 
 
+Run = Annotated[
+    Path,
+    typer.Argument(
+        parser=run_folder, metavar="RUN", help="RUN folder, or a model that ships with xraygen: kermany-64."
+    ),
+]
 Sampler = Annotated[
     SamplerName,
     typer.Option(help="ddpm is the paper's; the others need fewer steps, dpm++ and unipc fewest."),
@@ -74,6 +82,14 @@ def read_checkpoint(text: str) -> Literal["newest", "best"] | int:
     if not text.isdigit():
         raise UsageError(f"--checkpoint {text}: expected newest, best or a step, such as 20000.")
     return int(text)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{path} cannot be read; expected a text file in UTF-8.") from None
 
 
 def read_seeds(text: str) -> list[int]:

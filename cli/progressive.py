@@ -11,7 +11,7 @@ from . import console, options
 
 
 def progressive(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: options.Run,
     out: Annotated[Path, typer.Option(help="PROGRESSIVE folder.")],
     seeds: Annotated[
         str, typer.Option(metavar="0-7", help="One row per seed; the first one's chain is split.")

@@ -1,4 +1,4 @@
-"""Presets that ship with xraygen, YAML files and assignments, as they are written: what they mean, `config` knows."""
+"""Presets and models that ship with xraygen, YAML files and assignments, as they are written."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -19,6 +19,19 @@ def preset_names() -> list[str]:
         for entry in files("xraygen.configs").iterdir()
         if entry.name.endswith(".yaml")
     )
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with xraygen, in alphabetical order."""
+    folder = Path(str(files("xraygen.shipped")))
+    return sorted(config.parent.name for config in folder.glob("*/config.yaml"))
+
+
+def run_folder(run: str | Path) -> Path:
+    """The RUN folder that is meant: that of a shipped model where it is named and no folder here has its name."""
+    if str(run) in shipped_models() and not Path(run).exists():
+        return Path(str(files("xraygen.shipped"))) / run
+    return Path(run)
 
 
 def read_yaml(preset_or_path: str | Path) -> Any:

@@ -24,6 +24,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import FolderError
 from xraygen.models.unet import UNet
+from xraygen.presets import shipped_models
 from xraygen.training.conditions import read_conditions
 
 _log = logging.getLogger(__name__)
@@ -94,7 +95,11 @@ def run_config(folder: Path) -> RunConfig:
     """The configuration that a RUN was started with."""
     path = folder / "config.yaml"
     if not folder.is_dir():
-        raise FolderError(f"There is no folder {folder}; expected a RUN, which `xraygen train --out` writes.")
+        models = ", ".join(shipped_models())
+        raise FolderError(
+            f"There is no folder {folder}; expected a RUN, which `xraygen train --out` writes, or one of the models "
+            f"that ship with xraygen: {models}."
+        )
     if not path.is_file():
         raise FolderError(f"{folder} is not a RUN: it has no config.yaml; `xraygen train --out` writes one.")
     return load_config(path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from xraygen.config import RunConfig
 from xraygen.errors import UsageError
+from xraygen.presets import run_folder
 from xraygen.training.checkpoint import EMA, Checkpoint, load_weights, newest_checkpoint, run_config
 from xraygen.training.step import State
 
@@ -26,7 +27,8 @@ def starting_point(config: RunConfig) -> Checkpoint | None:
             f"train.init_from is {path[:20]}..., which names weights by their hash, as a RUN's config.yaml does; set "
             "it to the folder of the RUN that holds them."
         )
-    theirs = run_config(Path(path))
+    folder = run_folder(path)
+    theirs = run_config(folder)
     pairs = {
         **{
             f"model.{key}": (getattr(theirs.model, key), value)
@@ -44,7 +46,7 @@ def starting_point(config: RunConfig) -> Checkpoint | None:
             f"The network of {path} is another ({'; '.join(differences)}); set the same here, or leave train.init_from "
             "out."
         )
-    return newest_checkpoint(Path(path))
+    return newest_checkpoint(folder)
 
 
 def with_hash(config: RunConfig, start: Checkpoint | None) -> RunConfig:

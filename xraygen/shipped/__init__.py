@@ -1,0 +1,1 @@
+"""Models that ship with xraygen: a RUN each, as `xraygen export --to run` writes it."""
