@@ -18,6 +18,7 @@ from . import (
     export,
     generate,
     import_,
+    info,
     ingest,
     interpolate,
     likelihood,
@@ -80,3 +81,4 @@ app.add_typer(benchmark.benchmark, name="benchmark")
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("config")(config.config)
+app.command("info")(info.info)

@@ -1,0 +1,140 @@
+"""What this installation can do: versions, device, decoders, feature extractors, extras, and what is missing."""
+
+import re
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from xraygen.devices import choose_device, environment
+from xraygen.errors import FilmError
+from xraygen.films.decoders import decode
+from xraygen.metrics.features import extractor_names
+from xraygen.presets import preset_names, shipped_models
+
+_SIDE = 16
+_LOSSY_TOLERANCE = 4
+"""Levels by which JPEG at quality 95 may move a smooth ramp."""
+_EXTRA = re.compile(r"""^(?P<package>[\w.-]+)[^;]*;.*\bextra\s*==\s*["'](?P<extra>[\w-]+)["']""")
+
+Stored = NDArray[np.unsignedinteger[Any]]
+
+
+def installation(device: str = "auto") -> dict[str, Any]:
+    """What there is here and what is missing.
+
+    Args:
+        device: "auto", "cpu" or "cuda[:i]".
+
+    Returns:
+        JSON-ready: `environment` (versions and machine), `gpus`, `decoders` (per family of transfer syntaxes: None if a
+        small film of it was decoded just now, else what went wrong), `features`, `extras` (per extra: the packages that
+        are missing and the command that adds them), `presets` and `models`.
+    """
+    target = choose_device(device)
+    return {
+        "environment": environment(target),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "decoders": {name: _trial(syntax, encode, bits) for name, (syntax, encode, bits) in _TRIALS.items()},
+        "features": list(extractor_names()),
+        "extras": _extras(),
+        "presets": preset_names(),
+        "models": shipped_models(),
+    }
+
+
+def _rle(stored: Stored) -> bytes:
+    encoded: bytes = RLELosslessEncoder.encode(
+        stored,
+        rows=_SIDE,
+        columns=_SIDE,
+        samples_per_pixel=1,
+        bits_allocated=16,
+        bits_stored=12,
+        photometric_interpretation="MONOCHROME2",
+        number_of_frames=1,
+        pixel_representation=0,
+    )
+    return encoded
+
+
+_TRIALS: dict[str, tuple[str, Callable[[Stored], Any], int]] = {
+    "uncompressed": (ExplicitVRLittleEndian, lambda x: x.tobytes(), 12),
+    "RLE": (RLELossless, _rle, 12),
+    "JPEG baseline": (JPEGBaseline8Bit, lambda x: imagecodecs.jpeg8_encode(x, level=95), 8),
+    "JPEG extended": (
+        JPEGExtended12Bit,
+        lambda x: imagecodecs.jpeg8_encode(x, level=95, bitspersample=12),
+        12,
+    ),
+    "JPEG lossless": (JPEGLosslessSV1, lambda x: imagecodecs.ljpeg_encode(x, bitspersample=12), 12),
+    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, 12),
+    "JPEG 2000": (
+        JPEG2000Lossless,
+        lambda x: imagecodecs.jpeg2k_encode(x, level=0, reversible=True, codecformat="j2k", bitspersample=12),
+        12,
+    ),
+    "HTJ2K": (HTJ2KLossless, lambda x: imagecodecs.htj2k_encode(x, reversible=True), 16),
+}
+
+
+def _trial(syntax: str, encode: Callable[[Stored], Any], bits: int) -> str | None:
+    """Encode a small ramp, and decode it as a film is decoded."""
+    kind: type[np.unsignedinteger[Any]] = np.uint8 if bits == 8 else np.uint16
+    ramp: Stored = np.linspace(0, 2**bits - 1, _SIDE**2).astype(kind).reshape(_SIDE, _SIDE)
+    film = Dataset()
+    film.Rows = film.Columns = _SIDE
+    film.SamplesPerPixel, film.PixelRepresentation = 1, 0
+    film.PhotometricInterpretation = "MONOCHROME2"
+    film.BitsAllocated, film.BitsStored, film.HighBit = 8 * ramp.itemsize, bits, bits - 1
+    try:
+        encoded = bytes(encode(ramp))
+        film.PixelData = encapsulate([encoded]) if UID(syntax).is_encapsulated else encoded
+        decoded = decode(film, UID(syntax))
+    except FilmError as error:
+        return error.detail
+    except Exception as error:  # noqa: BLE001 - a codec that cannot be loaded raises whatever it likes
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    lossy = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
+    off = int(np.abs(decoded.astype(np.int64) - ramp.astype(np.int64)).max())
+    return f"off by {off} levels" if off > (_LOSSY_TOLERANCE * 2 ** (bits - 8) if lossy else 0) else None
+
+
+def _extras() -> dict[str, dict[str, Any]]:
+    """Every extra of the package, and which of its packages are missing."""
+    extras: dict[str, list[str]] = {}
+    for requirement in requires("xraygen") or []:
+        if match := _EXTRA.match(requirement):
+            extras.setdefault(match["extra"], []).append(match["package"])
+    missing = {extra: [name for name in names if not _is_there(name)] for extra, names in extras.items()}
+    return {
+        extra: {"missing": names, "add": f"pip install 'xraygen[{extra}]'" if names else None}
+        for extra, names in missing.items()
+    }
+
+
+def _is_there(package: str) -> bool:
+    """Whether a package is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
