@@ -13,6 +13,7 @@ class Target(StrEnum):
     """Whose format is written."""
 
     diffusers = "diffusers"
+    monai = "monai"
     release = "release"
 
 
@@ -46,6 +47,8 @@ def export(
 
     xraygen export run --to diffusers --out exported
 
+    xraygen export run --to monai --out bundle
+
     xraygen export run --to release --out my-model --card about.md
 
     xraygen export run --to diffusers --out last-step --weights model
@@ -54,7 +57,10 @@ def export(
         console.say(f"Would write the {weights} weights of {run} for {to} into {out}.")
         return
     if to is Target.release:
-        _release(run, out, checkpoint, card, as_json=as_json)
+        _release(run, out, checkpoint or "best", card, as_json=as_json)
+        return
+    if to is Target.monai:
+        _bundle(run, out, checkpoint or "newest", as_json=as_json)
         return
     from xraygen.interop.diffusers import export_diffusers
 
@@ -75,4 +81,17 @@ def _release(run: Path, out: Path, checkpoint: str, card: Path | None, *, as_jso
     console.say(
         f"{out}: {made.parameters:,} parameters of step {made.step} in {made.bytes / 1e6:.1f} MB. Read its README.md "
         "before you pass it on: it was trained on films of patients."
+    )
+
+
+def _bundle(run: Path, out: Path, checkpoint: str, *, as_json: bool) -> None:
+    """Write a MONAI bundle."""
+    from xraygen.interop.monai_bundle import export_bundle
+
+    made = export_bundle(run, out, options.read_checkpoint(checkpoint))
+    result = {"folder": str(out), "parameters": made.parameters, "step": made.step}
+    console.emit(result, as_json=as_json)
+    console.say(
+        f"{out}: {made.parameters:,} parameters of step {made.step}. Next: cd {out} && python -m monai.bundle run "
+        "--config_file configs/inference.json"
     )

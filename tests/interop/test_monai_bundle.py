@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import Result
+
+from xraygen.errors import UsageError
+from xraygen.interop.monai_bundle import export_bundle
+from xraygen.training.checkpoint import load_run
+
+WITHOUT_XRAYGEN = """
+import runpy, sys
+sys.modules["xraygen"] = None  # as where it is not installed: importing it fails
+sys.argv = ["monai.bundle", *sys.argv[1:]]
+runpy.run_module("monai.bundle", run_name="__main__")
+"""
+STEPS = 5
+
+
+def run_bundle(bundle: Path, *arguments: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_XRAYGEN, "run", "--config_file"]
+    done = subprocess.run(
+        [*command, "configs/inference.json", *arguments],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def expected_film(run: Path, seed: int, told: list[float] | None) -> NDArray[np.float64]:
+    """DDIM in a loop, straight from Song et al. 2021, eq. 12 with sigma 0, at t = 19, 15, 11, 7, 3 of 20."""
+    model, diffusion, config = load_run(run)
+    alphas_cumprod = diffusion.schedule.alphas_cumprod.numpy()
+    noise = torch.randn(config.data.shape, generator=torch.Generator().manual_seed(seed))
+    x = noise.double().numpy()
+    total = config.schedule.num_timesteps
+    condition = None if told is None else torch.tensor([told])
+    for k in range(STEPS):
+        t = total - 1 - k * (total // STEPS)
+        x_t = torch.from_numpy(x[None]).float()
+        with torch.inference_mode():
+            v = model(x_t, torch.tensor([t]), condition)[0].double().numpy()
+        now, before = alphas_cumprod[t], alphas_cumprod[t - total // STEPS] if t >= total // STEPS else 1.0
+        x_0 = np.clip(np.sqrt(now) * x - np.sqrt(1 - now) * v, -1, 1)
+        eps = (x - np.sqrt(now) * x_0) / np.sqrt(1 - now)
+        x = np.sqrt(before) * x_0 + np.sqrt(1 - before) * eps
+    return np.asarray((x[0].clip(-1, 1) + 1) / 2 * 65535)
+
+
+def read(path: Path) -> NDArray[np.float64]:
+    with Image.open(path) as picture:
+        assert picture.mode == "I;16"
+        return np.asarray(picture, dtype=np.float64)
+
+
+def test_the_bundle_makes_the_films_of_the_run_where_xraygen_is_not_installed(
+    conditional_run: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    made = export_bundle(conditional_run, bundle)
+    assert made.parameters == sum(weight.numel() for weight in load_run(conditional_run).model.parameters())
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["conditions"][0] == {"name": "sex", "numbers": {"F": 0, "M": 1}}
+    run_bundle(bundle, "--steps", str(STEPS), "--count", "2", "--first_seed", "3", "--told", "[1.0,0.5]")
+    assert sorted(path.name for path in (bundle / "output").iterdir()) == ["3.png", "4.png"]
+    for seed in (3, 4):
+        expected = expected_film(conditional_run, seed, [1.0, 0.5])
+        # float32 in another order, through five steps; 4 of 65,535 levels are 1e-4 of the model's range.
+        np.testing.assert_allclose(read(bundle / "output" / f"{seed}.png"), expected, atol=4)
+    untold = expected_film(conditional_run, 3, None)
+    assert np.abs(read(bundle / "output" / "3.png") - untold).max() > 40  # what is told matters
+
+
+def test_a_network_without_conditions_is_told_nothing(
+    xraygen_cli: Callable[..., Result], tiny_run: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    result = xraygen_cli("export", tiny_run, "--to", "monai", "--out", bundle, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["step"] == 6
+    configuration = json.loads((bundle / "configs" / "inference.json").read_text())
+    assert configuration["context"] is None
+    program = torch.export.load(bundle / "models" / "model.pt2").module()
+    model, diffusion, _ = load_run(tiny_run)
+    x_t = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    ours = diffusion.denoise(model, x_t, torch.full((3,), 7))
+    with torch.inference_mode():
+        theirs = program(x_t, timesteps=torch.tensor([7.0]), context=None)
+    # The same operations, compiled or not, in float32.
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_a_run_of_colour_images_is_no_bundle_of_films(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_run(tiny_run)
+    colour = loaded.config.data.model_copy(update={"channels": 3})
+    changed = loaded._replace(config=loaded.config.model_copy(update={"data": colour}))
+    monkeypatch.setattr("xraygen.interop.monai_bundle.load_run", lambda *_: changed)
+    with pytest.raises(UsageError, match="makes colour images"):
+        export_bundle(tiny_run, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
