@@ -24,7 +24,9 @@ class SamplerName(StrEnum):
 Run = Annotated[
     Path,
     typer.Argument(
-        parser=run_folder, metavar="RUN", help="RUN folder, or a model that ships with xraygen: kermany-64."
+        parser=run_folder,
+        metavar="RUN",
+        help="RUN folder, or a model that ships with xraygen; `xraygen info` names them.",
     ),
 ]
 Sampler = Annotated[

@@ -95,10 +95,9 @@ def run_config(folder: Path) -> RunConfig:
     """The configuration that a RUN was started with."""
     path = folder / "config.yaml"
     if not folder.is_dir():
-        models = ", ".join(shipped_models())
+        models = "".join(f", or {name}, which ships with xraygen" for name in shipped_models())
         raise FolderError(
-            f"There is no folder {folder}; expected a RUN, which `xraygen train --out` writes, or one of the models "
-            f"that ship with xraygen: {models}."
+            f"There is no folder {folder}; expected a RUN, which `xraygen train --out` writes{models}."
         )
     if not path.is_file():
         raise FolderError(f"{folder} is not a RUN: it has no config.yaml; `xraygen train --out` writes one.")
