@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from xraygen.config_errors import explain
 from xraygen.errors import ConfigError
 from xraygen.presets import read_overrides, read_yaml
 
@@ -353,39 +354,4 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Ru
             "expected key=value, such as model.channel_mult=[1,2,2]."
         ) from None
     except ValidationError as error:
-        raise ConfigError(f"{preset_or_path}: {_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence per wrong key, with what was expected there."""
-    sentences: dict[str, str] = {}
-    for problem in error.errors():
-        path, section = _setting(problem["loc"])
-        key, what = ".".join(path), problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            sentence = f"{key} is not a setting; known here: {', '.join(section.model_fields)}"
-        elif isinstance(problem["input"], dict):
-            sentence = f"{key}: {what}" if key else what
-        else:
-            sentence = f"{key}: {what} (given: {problem['input']!r})"
-        sentences.setdefault(key, sentence)
-    if any(key.startswith("data.") for key in sentences):  # what only follows data has been said there
-        sentences = {key: text for key, text in sentences.items() if key not in _FOLLOW} or sentences
-    return "; ".join(sentences.values()) + "."
-
-
-def _setting(location: Sequence[int | str]) -> tuple[list[str], type[BaseModel]]:
-    """The path of the setting that an error is about, without pydantic's inner steps, and the section it is in."""
-    section: type[BaseModel] = RunConfig
-    path: list[str] = []
-    for part in location:
-        path.append(str(part))
-        field = section.model_fields.get(str(part))
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, BaseModel)
-        ):
-            break
-        section = field.annotation
-    return path, section
+        raise ConfigError(f"{preset_or_path}: {explain(error, RunConfig, _FOLLOW)}") from None
