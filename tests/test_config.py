@@ -291,3 +291,37 @@ def test_levels_and_patches_must_divide_the_image(size: int, patch: int, good: b
         return
     with pytest.raises(ValidationError, match="need image sides that are multiples of"):
         ModelConfig(image_size=size, patch_size=patch)
+
+
+@each_preset
+def test_no_preset_augments(preset: str) -> None:
+    config = load_config(preset)
+    assert config.data.augment_probability == 0
+    assert not config.model.hears_augmentation
+
+
+@pytest.mark.parametrize(("often", "hears"), [("0.12", True), ("1e-3", True), ("0", False), ("0.0", False)])
+def test_the_model_hears_augmentations_that_there_are(often: str, hears: bool, tmp_path: Path) -> None:
+    config = load_config("cxr-64", [f"data.augment_probability={often}"])
+    assert config.model.hears_augmentation is hears
+    assert load_config(write(tmp_path, config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.augment_probability=1"], ["data.augment_probability", "less than 1"]),
+        (["data.augment_probability=often"], ["data.augment_probability", "often"]),
+        (["data.augment_flip=true"], ["augment_probability above 0"]),
+        (
+            ["data.augment_flip=true", "data.augment_probability=0.1", "data.horizontal_flip=true"],
+            ["horizontal_flip"],
+        ),
+        (["data.augment_scale=-1"], ["data.augment_scale"]),
+        (["model.hears_augmentation=true"], ["model.hears_augmentation", "leave them out"]),
+    ],
+)
+def test_augmentations_that_cannot_be_are_explained(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("cxr-64", overrides)
+    assert_one_sentence(caught.value, *words)

@@ -52,6 +52,28 @@ class DataConfig(Config):
     """1 for films, 3 for natural images."""
     horizontal_flip: bool = False
     """Flip half of the training images. Wrong for chest films: it moves the heart to the other side."""
+    augment_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How often each augmentation is applied to a training image; 0 is none. The network is told what was done to an
+    image, and samples are asked for as nothing was, so that none shows it (Karras et al. 2022, app. F.2: 0.12)."""
+    augment_scale: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Standard deviation of the size, as log2 of a factor (Karras et al. 2020, app. B). 0 leaves this one out."""
+    augment_stretch: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The same of making wider and lower, or narrower and higher: half of Karras et al.'s, and never slantwise."""
+    augment_rotation: Annotated[float, Field(ge=0, le=180)] = 5.0
+    """Standard deviation of the turn in degrees, as patients are placed; Karras et al. turn all the way round."""
+    augment_shift: Annotated[float, Field(ge=0, le=1)] = 0.125
+    """Standard deviation of the shift across and down, as a share of the sides (Karras et al. 2020, app. B)."""
+    augment_flip: bool = False
+    """Flip left to right among the augmentations. Told, so that samples keep the heart where the films have it."""
+
+    @model_validator(mode="after")
+    def _flips_one_way(self) -> Self:
+        if self.augment_flip and (self.horizontal_flip or not self.augment_probability):
+            raise ValueError(
+                "augment_flip flips images and tells the network; expected augment_probability above 0 and "
+                "horizontal_flip, which does not tell it, false"
+            )
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -80,6 +102,8 @@ class ModelConfig(Config):
     """Dropout inside each residual block."""
     learns_variance: bool = False
     """Follows diffusion.variance_type: learned_range takes a second set of output channels."""
+    hears_augmentation: bool = False
+    """Follows data.augment_probability: above 0, a layer tells the network what was done to an image."""
     patch_size: Positive = 1
     """Fold squares of this side into channels before the first convolution, and unfold them after the last:
     the network then works at image_size / patch_size (Hoogeboom et al. 2023, sec. 3.3). 1 is the paper's."""
@@ -226,7 +250,7 @@ class TrainConfig(Config):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     """Who is told curves and sample grids, beside log.jsonl; wandb and mlflow where they are installed."""
     seed: int = 0
-    """Seed of the weights, the order of the data, the noise and the dropout."""
+    """Seed of the weights, the order of the data, noise, dropout and augmentation."""
 
 
 ConditionKind = Literal["categorical", "multi_label", "continuous"]
@@ -258,7 +282,13 @@ class ConditionsConfig(Config):
         return self
 
 
-_FOLLOW = ("model.image_size", "model.in_channels", "model.learns_variance", "schedule.image_size")
+_FOLLOW = (
+    "model.image_size",
+    "model.in_channels",
+    "model.learns_variance",
+    "model.hears_augmentation",
+    "schedule.image_size",
+)
 """Settings that are said once, in another section."""
 
 
@@ -286,6 +316,7 @@ class RunConfig(Config):
             "image_size": image_size,
             "in_channels": sections["data"].get("channels", DataConfig().channels),
             "learns_variance": sections["diffusion"].get("variance_type") == "learned_range",
+            "hears_augmentation": _positive(sections["data"].get("augment_probability", 0)),
         }
         return {
             **values,
@@ -299,6 +330,7 @@ class RunConfig(Config):
             self.model.image_size == self.data.image_size == self.schedule.image_size
             and self.model.in_channels == self.data.channels
             and self.model.learns_variance == (self.diffusion.variance_type == "learned_range")
+            and self.model.hears_augmentation == (self.data.augment_probability > 0)
         )
         if not follows:
             raise ValueError(f"{', '.join(_FOLLOW)} follow other settings; leave them out")
@@ -325,6 +357,14 @@ class RunConfig(Config):
     def to_yaml(self) -> str:
         """The resolved configuration, as `load_config` reads it back."""
         return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
+
+
+def _positive(value: Any) -> bool:
+    """Whether a value, not yet checked, will be a number above 0."""
+    try:
+        return float(value) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

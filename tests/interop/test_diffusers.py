@@ -231,6 +231,20 @@ def test_the_exported_pipeline_predicts_what_the_run_predicts(
         numerics.check("export-prediction", model(x_t, t), pipeline.unet(x_t, t).sample)
 
 
+def test_a_network_that_was_told_augmentations_goes_out_as_what_it_is_for_films_as_they_are(
+    tmp_path: Path,
+) -> None:
+    config = small_config("data.augment_probability=0.12")
+    run = own_run(tmp_path / "run", config)
+    summary = export_diffusers(run, tmp_path / "folder")
+    import_diffusers(tmp_path / "folder", tmp_path / "again")
+    (ours, _, _), (theirs, _, again) = load_run(run), load_run(tmp_path / "again")
+    assert not again.model.hears_augmentation
+    assert sum(weight.numel() for weight in ours.parameters()) == summary.parameters + 6 * 128
+    x_t = torch.randn((1, *config.data.shape), generator=torch_generator(0, "test", "x_t"))
+    assert torch.equal(ours(x_t, torch.tensor([60])), theirs(x_t, torch.tensor([60])))
+
+
 def test_the_exported_pipeline_runs(exported: Path) -> None:
     pipeline = diffusers.DDPMPipeline.from_pretrained(exported)
     pipeline.set_progress_bar_config(disable=True)

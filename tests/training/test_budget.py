@@ -85,6 +85,17 @@ def test_the_meta_device_predicts_what_real_tensors_take(checkpointing: bool, dr
     assert predicted.peak_bytes == pytest.approx(real.peak, rel=0.01)
 
 
+def test_being_told_augmentations_takes_six_weights_per_channel(
+    tiny_config: Callable[..., RunConfig],
+) -> None:
+    plain, told = (
+        budget(tiny_config(f"data.augment_probability={often}", "train.batch_size=2")) for often in (0, 0.12)
+    )
+    assert told.parameters - plain.parameters == 6 * 32
+    assert told.plain.forward_flops - plain.plain.forward_flops == 2 * 2 * 6 * 32  # of two images
+    assert told.sampling == plain.sampling
+
+
 def test_checkpointing_keeps_less_and_computes_more() -> None:
     plain = walk(SMALL, 16)
     checkpointed = walk(SMALL.model_copy(update={"checkpoint_activations": True}), 16)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from xraygen.config import DiffusionConfig, RunConfig
+from xraygen.config import DataConfig, DiffusionConfig, RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule, linear_betas
@@ -161,7 +161,8 @@ def test_every_film_is_seen_once_per_epoch(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize("processes", [2, 3, 8])
 def test_shares_of_several_processes_make_up_the_batch_of_one(tiny_dataset: Path, processes: int) -> None:
     dataset = open_dataset(tiny_dataset)
-    batches = Batches(dataset, dataset.indices("train"), batch_size=8, diffusion=DIFFUSION, seed=0, flip=True)
+    data = DataConfig(horizontal_flip=True)
+    batches = Batches(dataset, dataset.indices("train"), batch_size=8, diffusion=DIFFUSION, seed=0, data=data)
     whole = batches.at(5)
     shares = [batches.at(5, process, processes) for process in range(processes)]
     for part, expected in zip(zip(*shares, strict=True), whole, strict=True):

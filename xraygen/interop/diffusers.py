@@ -26,6 +26,7 @@ from xraygen.interop.settings import (
     scheduler_settings,
     unet_settings,
 )
+from xraygen.models.augmentation import AUGMENTATION_WEIGHTS
 from xraygen.models.unet import UNet
 from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint, run_config, save_checkpoint
 
@@ -99,6 +100,8 @@ def export_diffusers(run: Path, out: Path, *, weights: Literal["ema", "model"] =
         out: Folder to write, which must not exist yet.
         weights: The averaged weights, or those of the last step.
 
+    Of a network that was told augmentations, what it is for films to which nothing was done: their layer is left out.
+
     Returns:
         The folder, its number of parameters and the step of the checkpoint.
 
@@ -109,11 +112,14 @@ def export_diffusers(run: Path, out: Path, *, weights: Literal["ema", "model"] =
     config = run_config(run)
     unet, scheduler = unet_settings(config), scheduler_settings(config)
     checkpoint = newest_checkpoint(run)
-    network = _without_weights(config.model)
+    network = _without_weights(config.model.model_copy(update={"hears_augmentation": False}))
     theirs = diffusers_names(network)
     path = checkpoint.folder / (EMA if weights == "ema" else MODEL)
     ours = {name: (name, tensor.shape) for name, tensor in network.state_dict().items()}
-    tensors = _renamed(_read_tensors(path), ours, path)
+    tensors = _read_tensors(path)
+    if config.model.hears_augmentation:
+        del tensors[AUGMENTATION_WEIGHTS]
+    tensors = _renamed(tensors, ours, path)
     with atomic_folder(out) as aside:
         write_json(aside / "model_index.json", model_index())
         write_json(aside / SCHEDULER[0], scheduler)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xraygen.config import ModelConfig
 from xraygen.errors import ShapeError
+from xraygen.models.augmentation import AUGMENTATIONS, augmentation_layer
 from xraygen.models.blocks import (
     ALMOST_ZERO,
     Downsample,
@@ -50,7 +51,8 @@ class UNet(nn.Module):
     Args:
         config: Widths, levels, attention and dropout.
         conditions: Number of categories of each condition that the network is told, CONTINUOUS for a number; by
-            default it is told none. Its weights are drawn last, so that all others are those of the network without.
+            default it is told none. Their weights are drawn after all others, and those for augmentations last, so that
+            the others are those of the network without.
     """
 
     def __init__(self, config: ModelConfig, conditions: Sequence[int] = ()) -> None:
@@ -105,9 +107,15 @@ class UNet(nn.Module):
         self.conv_out = conv(channels, 2 * patched if config.learns_variance else patched, scale=ALMOST_ZERO)
         part_streams(self)
         self.conditions = ConditionEmbedding(conditions, embedding) if conditions else None
+        self.augmentation = augmentation_layer(width) if config.hears_augmentation else None
 
     def forward(
-        self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
+        augmentation: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy images.
 
@@ -117,15 +125,24 @@ class UNet(nn.Module):
             condition: What is told of each image, `(B, F)`, float, as `xraygen.models.conditions` says; None tells
                 nothing of any, and is the unconditional network.
             dropout_keys: Key of each image's dropout masks, int64 `(B,)`; None draws them from torch's generator.
+            augmentation: What was done to each image in training, `(B, A)`, float, as `xraygen.models.augmentation`
+                says; None, or A = 0, for images as they are.
 
         Returns:
             Prediction, `(B, C, H, W)`; `(B, 2 C, H, W)` if the network learns the variance too.
 
         Raises:
-            ShapeError: If the network does not know as many conditions.
+            ShapeError: If the network does not know as many conditions, or these augmentations.
         """
         patch = self.config.patch_size
         frequencies = timestep_embedding(t, self.config.channels).to(self.conv_in.weight.dtype)
+        if augmentation is not None and augmentation.shape[1] > 0:
+            if self.augmentation is None or augmentation.shape[1] != len(AUGMENTATIONS):
+                knows = 0 if self.augmentation is None else len(AUGMENTATIONS)
+                raise ShapeError(
+                    f"augmentation is {tuple(augmentation.shape)}; expected {knows} numbers per image, or None."
+                )
+            frequencies = frequencies + self.augmentation(augmentation)
         embedding = self.time(frequencies)  # (B, D)
         if condition is not None:
             if self.conditions is None:

@@ -4,7 +4,7 @@ B images in a process's share, C channel, H, W sides.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xraygen.config import DataConfig
 from xraygen.dataset.store import Dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.ranges import stored_to_model
 from xraygen.seeds import counted_bits, derive_seed, numpy_generator, torch_generator
+from xraygen.training.augmentation import augmented, draw_labels, no_labels
 from xraygen.training.conditions import TrainingConditions
 from xraygen.training.resident import ResidentFilms
 
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
     noise: Tensor  # (B, C, H, W), float32
     dropout_keys: Tensor  # (B,), int64, any value
     condition: Tensor  # (B, F), float, as `xraygen.models.conditions` says; F = 0 where there are none
+    augmentation: Tensor  # (B, A), float, as `xraygen.models.augmentation` says; A = 0 where there is none
 
     def split(self, size: int | None) -> Iterator["Batch"]:
         """Parts of at most `size` images; the whole where that is None."""
@@ -47,6 +50,12 @@ class Batch(NamedTuple):
             )
         )
 
+    def augmented(self, config: DataConfig) -> "Batch":
+        """The films as their labels say; those of a label of zeros, and all where there is none, are the same bits."""
+        if self.augmentation.shape[1] == 0:
+            return self
+        return self._replace(x_start=augmented(self.x_start, self.augmentation, config))
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -58,7 +67,7 @@ class Batches:
         batch_size: Images per step over all processes.
         diffusion: Draws the timesteps.
         seed: Seed of the run.
-        flip: Flip each image left to right with probability one half.
+        data: The run's `data` section: flips and augmentations.
         resident: The films on the device, where they are held there.
         conditions: What the network is told of each film, if anything.
     """
@@ -68,7 +77,7 @@ class Batches:
     batch_size: int
     diffusion: GaussianDiffusion
     seed: int
-    flip: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
     resident: ResidentFilms | None = None
     conditions: TrainingConditions | None = None
 
@@ -86,7 +95,8 @@ class Batches:
     def at(self, step: int, process: int = 0, processes: int = 1) -> Batch:
         """The share of one process in step `step`; all shares together do not depend on their number.
 
-        Noise is drawn image by image, each from a generator of its own, so that a process draws its share alone.
+        Noise is drawn image by image, each from a generator of its own, so that a process draws its share alone. The
+        films come as they are, with the labels of their augmentations: `Batch.augmented` does those on the device.
         """
         first, end = (self.batch_size * edge // processes for edge in (process, process + 1))
         share = slice(first, end)
@@ -99,11 +109,15 @@ class Batches:
         noise = torch.empty(x_start.shape)
         for place in range(first, end):
             noise[place - first].normal_(generator=torch_generator(self.seed, "noise", step, place))
-        if self.flip:
+        if self.data.horizontal_flip:
             x_start = torch.where(flipped.view(-1, 1, 1, 1).to(x_start.device), x_start.flip(-1), x_start)
         key = torch.tensor([derive_seed(self.seed, "dropout", step)])
         told = torch.empty(len(batch), 0) if self.conditions is None else self.conditions.at(step, batch)
-        return Batch(x_start, t, noise, counted_bits(key, self.batch_size)[0, share], told[share])
+        labels = no_labels(len(batch))
+        if self.data.augment_probability:
+            labels = draw_labels(self.data, len(batch), torch_generator(self.seed, "augmentation", step))
+        keys = counted_bits(key, self.batch_size)[0, share]
+        return Batch(x_start, t, noise, keys, told[share], labels[share])
 
 
 @lru_cache(maxsize=4)

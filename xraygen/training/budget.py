@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from xraygen.config import ModelConfig, RunConfig
+from xraygen.models.augmentation import AUGMENTATIONS
 from xraygen.models.blocks import SelfAttention
 from xraygen.models.unet import UNet
 from xraygen.training.ledger import AsOnDevice, Ledger
@@ -79,6 +80,7 @@ def walk(
         x_t = torch.empty(images, config.in_channels, height, width)
         t = torch.empty(images, dtype=torch.int64)
         keys = torch.empty(images, dtype=torch.int64)
+        labels = torch.empty(images, len(AUGMENTATIONS) if training and config.hears_augmentation else 0)
         for weight in network.parameters() if accumulating else ():
             weight.grad = torch.empty_like(weight)
     AsOnDevice(bfloat16=bfloat16).around(
@@ -86,7 +88,7 @@ def walk(
     )
     ledger = Ledger()
     with torch.set_grad_enabled(training), ledger:
-        prediction = network(x_t, t, dropout_keys=keys)
+        prediction = network(x_t, t, dropout_keys=keys, augmentation=labels)
         forward, kept = ledger.flops, ledger.live
         if training:
             prediction.float().square().mean().backward()

@@ -245,10 +245,21 @@ def _read_state(checkpoint: Checkpoint) -> dict[str, Any]:
     return state
 
 
-def load_weights(model: UNet, path: Path) -> None:
-    """Fill a network from a safetensors file; names and shapes must agree exactly."""
+def load_weights(model: UNet, path: Path, optional: str | None = None) -> None:
+    """Fill a network from a safetensors file; names and shapes must agree exactly.
+
+    Args:
+        model: The network.
+        path: The file.
+        optional: A tensor that the file may lack, and then it stays as it is, or have where the network has none.
+    """
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        if optional is not None:
+            theirs, ours = tensors.pop(optional, None), model.state_dict().get(optional)
+            if ours is not None:
+                tensors[optional] = ours if theirs is None else theirs
+        model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FolderError(
             f"{path} does not hold this network's weights: {' '.join(str(error).split())}"

@@ -127,7 +127,7 @@ class _Training:
             config.train.batch_size,
             self.diffusion,
             config.train.seed,
-            config.data.horizontal_flip,
+            config.data,
             resident_films(dataset, rows, accelerator.device, config.train.data_on_device),
             self.conditions,
         )
@@ -159,7 +159,7 @@ class _Training:
         while state.step < train.max_steps and not (stopped or done):
             accelerator = self.accelerator
             share = self.batches.at(state.batch, accelerator.process_index, accelerator.num_processes)
-            share = share.to(accelerator.device, dtype_of(train))
+            share = share.to(accelerator.device, dtype_of(train)).augmented(self.config.data)
             optimiser_step(state, self.network, share, self.diffusion, train, accelerator)
             if self._main and state.averages and state.step % train.posthoc_ema_every == 0:
                 write_snapshot(self.run, state.step, state.averages, train.posthoc_ema_keep)

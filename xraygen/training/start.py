@@ -4,12 +4,13 @@ from pathlib import Path
 
 from xraygen.config import RunConfig
 from xraygen.errors import UsageError
+from xraygen.models.augmentation import AUGMENTATION_WEIGHTS
 from xraygen.presets import run_folder
 from xraygen.training.checkpoint import EMA, Checkpoint, load_weights, newest_checkpoint, run_config
 from xraygen.training.step import State
 
 _HASH = "sha256:"
-_NETWORK_ONLY_IN_TRAINING = {"dropout", "checkpoint_activations"}
+_NETWORK_ONLY_IN_TRAINING = {"dropout", "checkpoint_activations", "hears_augmentation"}
 
 
 def starting_point(config: RunConfig) -> Checkpoint | None:
@@ -72,4 +73,4 @@ def start_from(state: State, run: Path, start: Checkpoint | None) -> None:
         )
     if start is not None:
         for network in (state.model, state.ema):
-            load_weights(network, start.folder / EMA)
+            load_weights(network, start.folder / EMA, optional=AUGMENTATION_WEIGHTS)

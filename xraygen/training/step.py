@@ -122,7 +122,8 @@ def optimiser_step(
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == len(parts) else accelerator.no_sync(network):
             with accelerator.autocast():
-                model = told(partial(network, dropout_keys=part.dropout_keys), part.condition)
+                keyed = partial(network, dropout_keys=part.dropout_keys, augmentation=part.augmentation)
+                model = told(keyed, part.condition)
                 losses = diffusion.training_losses(model, part.x_start, part.t, part.noise)
             # Accelerate averages gradients over processes: times their number, the shares' sums make up the mean.
             part_loss = losses.sum() / config.batch_size

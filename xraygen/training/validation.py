@@ -14,6 +14,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.guidance import told
 from xraygen.models.unet import UNet
 from xraygen.seeds import torch_generator
+from xraygen.training.augmentation import no_labels
 from xraygen.training.batches import Batch, as_model_input
 from xraygen.training.conditions import TrainingConditions, conditions_of
 
@@ -42,7 +43,9 @@ def held_films(
     keys = torch.zeros_like(t)  # without dropout they mean nothing
     chosen = [rows[:: len(rows) // count][:count] for rows in (train, validation) if len(rows)]
     batches = [
-        Batch(as_model_input(dataset, rows), t, noise, keys, conditions_of(conditions, rows))
+        Batch(
+            as_model_input(dataset, rows), t, noise, keys, conditions_of(conditions, rows), no_labels(count)
+        )
         for rows in chosen
     ]
     return Held(batches[0], batches[1] if len(validation) else None)
