@@ -1,18 +1,24 @@
-"""Lays out the pictures of the documentation: phantoms FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC."""
+"""Lays out the pictures of the documentation:
+phantoms FILMS | augmented FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC.
+"""
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
+from xraygen.config import DataConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.films.dicom import read_radiograph
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
 from xraygen.ranges import unit_to_stored
-from xraygen.seeds import numpy_generator
+from xraygen.seeds import numpy_generator, torch_generator
+from xraygen.training.augmentation import augmented, draw_labels
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -27,6 +33,18 @@ def phantoms(films: Path) -> None:
     paths = sorted(films.glob("patient-*/image-0.dcm"))[:6]
     images = unit_to_stored(np.stack([read_radiograph(path).pixels for path in paths]), 8)
     write_png(IMAGES / "phantoms.png", tile(images, 8, columns=6))
+
+
+def augmented_phantoms(films: Path) -> None:
+    """Six phantoms at 96 px as they are, and below each three times with every augmentation at its default size."""
+    paths = sorted(films.glob("patient-*/image-0.dcm"))[:6]
+    pixels = torch.from_numpy(np.stack([read_radiograph(path).pixels for path in paths]))[:, None]
+    x = functional.interpolate(2 * pixels - 1, (96, 96), mode="area")  # (6, 1, 96, 96)
+    # As good as every time: training has less of it.
+    config = DataConfig(augment_probability=0.999)
+    rows = [augmented(x, draw_labels(config, 6, torch_generator(row, "picture")), config) for row in range(3)]
+    images = unit_to_stored((torch.cat([x, *rows])[:, 0].numpy() + 1) / 2, 8)
+    write_png(IMAGES / "augmented.png", tile(images, 8, columns=6))
 
 
 def paths(shared: Path, paper: Path) -> None:
@@ -49,6 +67,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["phantoms", films]:
             phantoms(Path(films))
+        case ["augmented", films]:
+            augmented_phantoms(Path(films))
         case ["paths", shared, paper]:
             paths(Path(shared), Path(paper))
         case ["beside", dataset, synthetic]:

@@ -51,9 +51,9 @@ def pictures(height: int = 12, width: int = 12) -> Tensor:
 
 
 def softened(picture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Through QUARTERS along both sides, mirrored beyond the border."""
+    """Through QUARTERS along both sides, black beyond the border."""
     for axis in (0, 1):
-        padded = np.pad(picture, [(2, 2) if side == axis else (0, 0) for side in (0, 1)], mode="symmetric")
+        padded = np.pad(picture, [(2, 2) if side == axis else (0, 0) for side in (0, 1)], constant_values=-1)
         views = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=axis)
         picture = views @ QUARTERS
     return picture
@@ -77,12 +77,13 @@ def test_a_flip_alone_is_exact() -> None:
     assert torch.equal(augmented(x, label(flip=1.0).expand(2, -1), OFTEN), x.flip(-1))
 
 
-def test_whole_pixels_to_the_right_and_down_with_the_mirror_image_behind() -> None:
+def test_whole_pixels_to_the_right_and_down_with_black_behind() -> None:
     x = pictures(8, 16)
     moved = done_to(x, label(shift_across=1.0, shift_down=1.0), augment_shift=0.25)  # 4 and 2 pixels
     for before, after in zip(x.numpy()[:, 0], moved, strict=True):
-        expected = np.pad(softened(before.astype(np.float64)), [(2, 0), (4, 0)], mode="symmetric")
-        np.testing.assert_allclose(after, expected[:8, :16], atol=1e-6)  # float32
+        black_around = np.pad(before.astype(np.float64), [(2, 2), (4, 4)], constant_values=-1)
+        expected = softened(black_around)[:8, :16].clip(min=-1)
+        np.testing.assert_allclose(after, expected, atol=1e-6)  # float32
 
 
 def test_a_quarter_turn_is_clockwise() -> None:
@@ -97,20 +98,17 @@ def test_shrinking_to_half_averages_four_pixels() -> None:
     x = pictures(8, 12)
     shrunk = done_to(x, label(scale=-1.0), augment_scale=1.0)
     means = x.numpy()[:, 0].reshape(2, 4, 2, 6, 2).mean(axis=(2, 4))
-    np.testing.assert_allclose(shrunk[:, 2:6, 3:9], means, atol=1e-6)  # float32
-    mirrored = np.pad(means, [(0, 0), (2, 2), (3, 3)], mode="symmetric")
-    np.testing.assert_allclose(shrunk, mirrored, atol=1e-6)
+    framed = np.pad(means, [(0, 0), (2, 2), (3, 3)], constant_values=-1)
+    np.testing.assert_allclose(shrunk, framed, atol=1e-6)  # float32; the samples lie on the old pixels
 
 
 def test_stretching_to_double_width_halves_the_height() -> None:
-    x = pictures(8, 12)
-    stretched = done_to(x, label(stretch=1.0), augment_stretch=1.0)
     ramp = torch.linspace(-0.5, 0.5, 12).expand(1, 1, 8, 12)
-    slower = done_to(ramp, label(stretch=1.0), augment_stretch=1.0)
-    # a = -0.75 is 0.05 pixels off on a ramp at most.
-    np.testing.assert_allclose(np.diff(slower[0, 4, 2:10]), 1 / 22, atol=0.1 / 11)
-    assert slower[0].std(axis=0).max() < 1e-6
-    np.testing.assert_allclose(stretched.mean(), x.mean(), atol=0.1)
+    stretched = done_to(ramp, label(stretch=1.0), augment_stretch=1.0)[0]
+    # Half as steep; a kernel of a = -0.75 is 0.05 pixels off on a ramp at most.
+    np.testing.assert_allclose(np.diff(stretched[4, 2:10]), 1 / 22, atol=0.1 / 11)
+    np.testing.assert_allclose(stretched[3], stretched[4], atol=1e-6)
+    np.testing.assert_allclose(stretched[[0, 7]], -1, atol=1e-6)
 
 
 def waves(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,18 +132,18 @@ def test_all_together_are_the_product_of_their_matrices_on_films_that_are_not_sq
     inside = (abs(old_x) < width / 2 - 3) & (abs(old_y) < height / 2 - 3)
     assert inside.mean() > 0.5
     error = after - waves(old_x, old_y)
-    # Interpolation alone; measured: 0.0035. A turn the other way, or another order, is wrong by more than 0.1.
-    assert np.sqrt((error[inside] ** 2).mean()) < 0.01
+    # Interpolation alone; measured: 0.0021. Turning before stretching is off by 0.06, a wrong sign by more than 0.5.
+    assert np.sqrt((error[inside] ** 2).mean()) < 0.005
 
 
-def test_a_film_with_black_margins_gets_black_from_beyond_the_border() -> None:
+def test_bicubic_overshoot_does_not_leave_the_range() -> None:
     x = torch.full((1, 1, 32, 32), -1.0)
     x[:, :, 8:24, 8:24] = 1.0
     told = label(scale=-0.5, rotation=1.0, shift_across=0.5)
     film = done_to(x, told, augment_scale=0.2, augment_rotation=10.0, augment_shift=0.125)[0]
     assert film[:, 0].max() < -1 + 1e-6  # float32's sum of 16 weights
     assert film[0].max() < -1 + 1e-6
-    assert film.min() == -1  # and bicubic overshoot does not leave the range
+    assert film.min() == -1
     assert film.max() == 1
 
 
@@ -323,16 +321,16 @@ def brightness(x: Tensor) -> Tensor:
 def test_samples_of_a_network_that_was_told_do_not_show_the_augmentation() -> None:
     toy, films = Toy(discs(), SIZED, 120, telling=True), brightness(discs())
     asked_plainly = brightness(toy.samples())
-    # Training images have the mean -0.345, augmented ones a standard deviation of 0.2; measured: -0.355 and 0.056.
+    # Training images have the mean -0.340, augmented ones a standard deviation of 0.27; measured: -0.355 and 0.058.
     assert abs(asked_plainly.mean() - films.mean()) < 0.05
     assert asked_plainly.std() < 0.08
-    assert brightness(toy.samples(scale=-1.0)).mean() < asked_plainly.mean() - 0.05  # measured: -0.47
-    assert brightness(toy.samples(scale=1.0)).mean() > asked_plainly.mean() + 0.15  # measured: -0.00
+    assert brightness(toy.samples(scale=-1.0)).mean() < asked_plainly.mean() - 0.15  # measured: -0.64
+    assert brightness(toy.samples(scale=1.0)).mean() > asked_plainly.mean() + 0.25  # measured: 0.06
 
 
 @pytest.mark.slow
 def test_samples_of_a_network_that_was_not_told_show_it() -> None:
-    assert brightness(Toy(discs(), SIZED, 120, telling=False).samples()).std() > 0.12  # measured: 0.14
+    assert brightness(Toy(discs(), SIZED, 120, telling=False).samples()).std() > 0.14  # measured: 0.18
 
 
 @pytest.mark.slow

@@ -24,8 +24,13 @@ from xraygen.training.loop import train
 from xraygen.training.resident import resident_films
 
 TinyConfig = Callable[..., RunConfig]
-UNEVEN = ("model.dropout=0.1", "train.batch_size=7", "train.warmup_steps=0")
-"""A batch that two processes cannot halve, with dropout, at the full learning rate from the first step."""
+UNEVEN = (
+    "model.dropout=0.1",
+    "data.augment_probability=0.4",
+    "train.batch_size=7",
+    "train.warmup_steps=0",
+)
+"""A batch that two processes cannot halve, with dropout and augmentation, at the full learning rate from the start."""
 
 
 def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Path) -> str:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from xraygen.config import DataConfig
 from xraygen.models.augmentation import AUGMENTATIONS
 
+_BLACK = -1.0
 _SUPERSAMPLING = 2
 
 
@@ -50,9 +51,9 @@ def draw_labels(config: DataConfig, count: int, generator: torch.Generator) -> T
 def augmented(x: Tensor, labels: Tensor, config: DataConfig) -> Tensor:
     """Images as their labels say: flipped, then scaled and stretched, turned and shifted, in this order.
 
-    Beyond the border lies the mirrored image, so that no edge appears that is in no film, and a film with black margins
-    gets black. Each pixel is the mean of four bicubic samples: two to a side are as many as a film needs that shrinks
-    to half.
+    Beyond the border all is black, as beyond a collimator and in a film's padding; its mirror image, as in Karras et
+    al., would add necks and abdomens that no film has. Each pixel is the mean of four bicubic samples: two to a side
+    are as many as a film needs that shrinks to half.
 
     Args:
         x: Images, `(B, C, H, W)`, float, range [-1, 1].
@@ -67,8 +68,8 @@ def augmented(x: Tensor, labels: Tensor, config: DataConfig) -> Tensor:
     x = torch.where((flips > 0).view(-1, 1, 1, 1), x.flip(-1), x)
     points = _sources(moves, height, width, config).to(x.dtype)
     # Here the image is (B, C, 2 H, 2 W).
-    fine = functional.grid_sample(x, points, "bicubic", "reflection", align_corners=False)
-    moved = functional.avg_pool2d(fine, _SUPERSAMPLING).clamp(-1, 1)  # (B, C, H, W)
+    fine = functional.grid_sample(x - _BLACK, points, "bicubic", "zeros", align_corners=False)
+    moved = (functional.avg_pool2d(fine, _SUPERSAMPLING) + _BLACK).clamp(-1, 1)  # (B, C, H, W)
     return torch.where((moves != 0).any(dim=1).view(-1, 1, 1, 1), moved, x)
 
 
