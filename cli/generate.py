@@ -13,7 +13,9 @@ class Format(StrEnum):
     """How images are written."""
 
     png = "png"
+    nifti = "nifti"
     dicom = "dicom"
+    dicom_dx = "dicom-dx"
 
 
 def generate(
@@ -38,7 +40,13 @@ def generate(
         str | None, typer.Option(metavar="LOW,HIGH", help="Noise levels (sigma) at which the weight holds.")
     ] = None,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Randomness of ddim.")] = 0.0,
-    file_format: Annotated[Format, typer.Option("--format", help="16-bit PNG or marked DICOM.")] = Format.png,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="16-bit PNG, NIfTI, or DICOM as Secondary Capture or DX.")
+    ] = Format.png,
+    mark: Annotated[
+        bool | None,
+        typer.Option("--mark/--no-mark", help="SYNTHETIC in a corner of the pixels [only in dicom-dx]."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images computed together; part of the provenance.")
     ] = 16,
@@ -77,6 +85,7 @@ def generate(
             settings,
             guidance=Guidance(words, guidance, interval),
             file_format=file_format.value,
+            mark=mark,
             checkpoint=options.read_checkpoint(checkpoint),
             device=device,
             report=report,

@@ -16,6 +16,13 @@ class Mode(StrEnum):
     paper = "paper"
 
 
+class Format(StrEnum):
+    """How the frames are written."""
+
+    png = "png"
+    dicom = "dicom"
+
+
 def interpolate(
     run: options.Run,
     film_a: Annotated[
@@ -32,6 +39,9 @@ def interpolate(
     frames: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 11,
     sampler: options.Sampler = options.SamplerName.ddpm,
     steps: options.Steps = None,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="dicom writes a multi-frame object beside the PNG frames.")
+    ] = Format.png,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
@@ -55,7 +65,15 @@ def interpolate(
     way = InterpolateSettings(mode.value, timestep, frames, seed)
     with console.progress() as report:
         strip = make(
-            run, film_a, film_b, out, way, SamplerSettings(sampler.value, steps), device=device, report=report
+            run,
+            film_a,
+            film_b,
+            out,
+            way,
+            SamplerSettings(sampler.value, steps),
+            file_format=file_format.value,
+            device=device,
+            report=report,
         )
     console.emit({"path": str(out), "frames": frames, "strip": str(strip)}, as_json=as_json)
     console.say(f"{out}: {frames} frames; see {strip} and {out / 'path.gif'}.")

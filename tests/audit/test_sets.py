@@ -10,7 +10,7 @@ from PIL import Image
 
 from xraygen.audit.sets import count_films, read_real, read_set
 from xraygen.errors import FolderError
-from xraygen.films.writers import SyntheticAttributes, write_synthetic_dicom
+from xraygen.films.synthetic import SyntheticAttributes, write_synthetic_dicom
 
 Textures = Callable[..., NDArray[np.uint16]]
 MakeDataset = Callable[..., Path]
@@ -41,11 +41,9 @@ def test_a_synthetic_of_dicom_is_read_to_the_level(tmp_path: Path, textures: Tex
     image = textures(1)[0]
     (tmp_path / "images").mkdir()
     attributes = SyntheticAttributes(
-        seed=0,
         set_id="ab" * 16,
         derivation="Made for a test",
         created=datetime(2026, 1, 1, tzinfo=UTC),
-        pixel_spacing_mm=None,
         instance_number=1,
     )
     write_synthetic_dicom(tmp_path / "images" / "0.dcm", image, attributes)

@@ -35,6 +35,7 @@ from xraygen.dataset.pseudonyms import (
 )
 from xraygen.dataset.reading import read_films
 from xraygen.dataset.sources import SourceFile, list_sources
+from xraygen.dataset.spacing import nominal_spacing
 from xraygen.dataset.split import chosen_splits, empty_splits, parse_fractions, split_patients
 from xraygen.dataset.store import (
     FORMAT_VERSION,
@@ -253,7 +254,7 @@ def _assemble(
             size=settings.prepare.size,
             bits=settings.prepare.bits,
             channels=1,
-            settings={**settings.to_json(), **by_key, "plan": plan},
+            settings={**settings.to_json(), **by_key, **_spacing(manifest, settings.prepare), "plan": plan},
             counts={"seen": counted.seen, "accepted": counted.accepted, "rejected": rejected},
             label_names=knowledge.label_names,
             content_sha256=content_sha256(aside),
@@ -261,6 +262,12 @@ def _assemble(
             voi=dict(sorted(counted.voi.items())),
         )
         write_json(aside / INFO_NAME, info.to_json())
+
+
+def _spacing(manifest: pd.DataFrame, prepare: PrepareSettings) -> dict[str, list[float]]:
+    """The nominal pixel spacing, where it means anything; a RUN keeps it for the films that it makes."""
+    spacing = nominal_spacing(manifest, prepare)
+    return {} if spacing is None else {"pixel_spacing_mm": list(spacing)}
 
 
 def _write_images(path: Path, journal: Journal, count: int, prepare: PrepareSettings) -> None:

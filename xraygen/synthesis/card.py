@@ -1,11 +1,40 @@
-"""The data set card that lies beside every SYNTHETIC."""
+"""The data set card that lies beside every SYNTHETIC: Markdown under the front matter of Hugging Face's hub."""
 
+from collections.abc import Mapping
 from typing import Any
 
-_CARD = """# Synthetic chest films: not for diagnosis
+from xraygen.synthesis.images import is_marked
+
+_CARD = """---
+pretty_name: Synthetic chest films, set {short_id}
+license: unknown
+annotations_creators:
+- machine-generated
+task_categories:
+- unconditional-image-generation
+size_categories:
+- {size_category}
+tags:
+- chest-x-ray
+- diffusion
+- medical
+- not-for-diagnosis
+- radiology
+- synthetic
+- xraygen
+---
+
+# Synthetic chest films: not for diagnosis
 
 {count} synthetic images made by xraygen {version} on {created}. No image shows a patient, but a network can repeat
 what it was trained on: what this set reveals is what its audit says (`xraygen audit`), and no more.
+
+**Audit: not audited** when this card was written. **License: unknown**: it is that of the films the network was trained
+on, which this set does not know; ask who trained it before you share it.
+
+![Contact sheet](preview.png)
+
+## How it was made
 
 | | |
 |---|---|
@@ -13,34 +42,80 @@ what it was trained on: what this set reveals is what its audit says (`xraygen a
 | checkpoint | step {step}, sha256 of the averaged weights {ema_sha256} |
 | sampler | {sampler}, {steps} steps |
 {conditions}| size | {size}, {channels} channel(s) |
+| pixel spacing | {spacing} |
+| format | {format} |
 | compute batch | {batch_size} (part of what makes an image repeat to the bit) |
 
 `metadata.csv` has a row per image with its seed and hash; `provenance.json` the whole configuration.
 
-    from datasets import load_dataset
+## How it is marked
+
+{marks}
+
+## How to read it
+
+{reading}"""
+
+_MARKS = {
+    "png": "Nothing in a PNG file says that it is synthetic: keep this card and `metadata.csv` with the images.",
+    "nifti": "Nothing in a NIfTI file says that it is synthetic: keep this card and `metadata.csv` with the images.",
+    "dicom": "Every file says so: Synthetic Data (0008,001C) YES, Image Type DERIVED, Content Qualification RESEARCH, "
+    "a Patient ID that begins with SYNTHETIC-, and the descriptions of its study and series.",
+}
+_PIXEL_MARK = " The word SYNTHETIC stands in the upper left corner of the pixels."
+_FORMATS = {
+    "png": "PNG",
+    "nifti": "NIfTI-1; first axis to the patient's left, second to the feet, third to the back (LIP)",
+    "dicom": "DICOM, Secondary Capture",
+    "dicom-dx": "DICOM, Digital X-Ray Image For Presentation",
+}
+_READ_PICTURES = """    from datasets import load_dataset
     images = load_dataset("imagefolder", data_dir=".")
+
 """
+_READ_ROWS = """    from monai.data import CSVDataset
+    rows = CSVDataset("metadata.csv")              # file_name is relative to this folder
+
+    from xraygen.films.reader import RadiographReader  # MONAI: LoadImage(reader=RadiographReader())
+"""
+_SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def data_set_card(origin: dict[str, Any], count: int) -> str:
+def data_set_card(origin: Mapping[str, Any], count: int) -> str:
     """The card of a set of `count` images with this provenance, in Markdown."""
+    settings, data = origin["settings"], origin["config"]["data"]
+    file_format: str = settings["format"]
     return _CARD.format(
+        short_id=origin["id"][:8],
+        size_category=next((name for limit, name in _SIZE_CATEGORIES if count < limit), "n>1M"),
         count=count,
         version=origin["environment"]["xraygen"],
         created=origin["created"],
         id=origin["id"],
         step=origin["checkpoint"]["step"],
         ema_sha256=origin["checkpoint"]["ema_sha256"],
-        sampler=origin["settings"]["sampler"],
-        steps=origin["settings"]["steps"],
-        conditions=_conditions(origin["settings"]),
-        batch_size=origin["settings"]["batch_size"],
-        size=origin["config"]["data"]["image_size"],
-        channels=origin["config"]["data"]["channels"],
+        sampler=settings["sampler"],
+        steps=settings["steps"],
+        conditions=_conditions(settings),
+        batch_size=settings["batch_size"],
+        size=data["image_size"],
+        channels=data["channels"],
+        spacing=_spacing(settings),
+        format=_FORMATS[file_format] + (f", {16 if data['channels'] == 1 else 8} bits"),
+        marks=_MARKS[file_format.removesuffix("-dx")] + (_PIXEL_MARK if is_marked(origin) else ""),
+        reading=(_READ_PICTURES if file_format == "png" else "") + _READ_ROWS,
     )
 
 
-def _conditions(settings: dict[str, Any]) -> str:
+def _spacing(settings: Mapping[str, Any]) -> str:
+    """What is known of the scale."""
+    if "pixel_spacing_mm" not in settings:
+        return "unknown"
+    row, column = settings["pixel_spacing_mm"]
+    return f"nominal {row:g} x {column:g} mm: the median of the training films as resized"
+
+
+def _conditions(settings: Mapping[str, Any]) -> str:
     """A row for a set whose network takes conditions; what each image was told stands in metadata.csv."""
     if "guidance" not in settings:
         return ""

@@ -20,7 +20,14 @@ from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.card import data_set_card
 from xraygen.synthesis.conditions import Guidance, Words, folder_of, folders_as_json, read_folders
-from xraygen.synthesis.images import FileFormat, check_format, image_path, images_of, seed_of, write_image
+from xraygen.synthesis.images import (
+    FileFormat,
+    image_path,
+    images_of,
+    seed_of,
+    settings_of_format,
+    write_image,
+)
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
@@ -47,6 +54,7 @@ def generate(
     *,
     guidance: Guidance | None = None,
     file_format: FileFormat = "png",
+    mark: bool | None = None,
     checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
@@ -60,7 +68,8 @@ def generate(
         settings: Sampler settings.
         guidance: What the films shall show, if the RUN knows conditions; by default nothing is told. Calls that differ
             in what is told alone fill one set.
-        file_format: 16-bit PNG, or DICOM Secondary Capture marked as synthetic.
+        file_format: 16-bit PNG, NIfTI, or DICOM as Secondary Capture or as DX For Presentation.
+        mark: Whether the word SYNTHETIC goes into a corner of the pixels; None for DX alone.
         checkpoint: "newest", "best" on validation films, or a step; provenance.json names its step and hash.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many images are done.
@@ -78,10 +87,10 @@ def generate(
     network, diffusion, config = load_run(run, target, chosen)
     conditions = read_conditions(run, config)
     guidance = (guidance or Guidance()).checked(conditions)
-    check_format(file_format, config.data.channels)
     chain = sampling_diffusion(diffusion, settings)
     model = guidance.model(network, chain, conditions, settings.batch_size, target)
-    told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "format": file_format}
+    told = {**asdict(settings), "steps": len(chain.schedule.timesteps)}
+    told |= settings_of_format(run, file_format, mark, config.data.shape)
     told |= guidance.told(run, conditions)
     folder = folder_of(guidance.words)
     with sole_writer(out):

@@ -1,31 +1,67 @@
 """One image of a SYNTHETIC as a file: where it lies, in which format, and what it says of itself."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from xraygen.errors import UsageError
-from xraygen.films.writers import SyntheticAttributes, write_png, write_synthetic_dicom
+from xraygen.films.mark import marked
+from xraygen.films.synthetic import (
+    Kind,
+    SyntheticAttributes,
+    synthetic_film,
+    write_synthetic_dicom,
+    write_synthetic_frames,
+)
+from xraygen.films.writers import write_nifti, write_png
 from xraygen.ranges import Stored
 from xraygen.synthesis.conditions import Words
 
-FileFormat = Literal["png", "dicom"]
-SUFFIXES: Mapping[FileFormat, str] = {"png": ".png", "dicom": ".dcm"}
+FileFormat = Literal["png", "nifti", "dicom", "dicom-dx"]
+SUFFIXES: Mapping[FileFormat, str] = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "dicom-dx": ".dcm"}
+KINDS: Mapping[FileFormat, Kind] = {"dicom": "sc", "dicom-dx": "dx"}
+
+_ASSUMED_FIELD_MM = 430.0
+"""The longer side of a film whose scale nobody knows: that of a 35 x 43 cm detector. DX must state a spacing."""
+_NOMINAL = "pixel spacing nominal: the median of the training films as resized"
+_LARGEST_NUMBER = 2**31 - 1
+"""Of the value representation IS (PS3.5 6.2)."""
 
 
-def check_format(file_format: FileFormat, channels: int) -> None:
-    """Refuse a format that is unknown, or that colour images cannot have.
+def settings_of_format(
+    run: Path, file_format: FileFormat, mark: bool | None, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What the provenance says of how images are written.
+
+    Args:
+        run: RUN folder, whose dataset.json may know the pixel spacing.
+        file_format: Format of the files.
+        mark: Whether the word SYNTHETIC goes into the pixels; None for DX alone.
+        shape: (C, H, W) of the images.
+
+    Returns:
+        `format`; `mark`, if marked; `pixel_spacing_mm` (row, column), if it is known.
 
     Raises:
-        UsageError: If the format does not fit.
+        UsageError: If the format is unknown, or the images are in colour and it, or the mark, is for films.
     """
     if file_format not in get_args(FileFormat):
         raise UsageError(f"--format {file_format}: expected one of {', '.join(get_args(FileFormat))}.")
-    if file_format != "png" and channels != 1:
-        raise UsageError("This RUN makes colour images; DICOM is written for films only, use --format png.")
+    mark = file_format == "dicom-dx" if mark is None else mark
+    if shape[0] != 1 and (mark or file_format != "png"):
+        raise UsageError(f"{run} makes colour images; for those use --format png and no mark.")
+    told: dict[str, Any] = {"format": file_format}
+    if mark:
+        marked(np.zeros(shape[1:], np.uint16))  # says so before an image is made where none can be marked
+        told["mark"] = True
+    spacing = _known_spacing(run)
+    return told if spacing is None else {**told, "pixel_spacing_mm": spacing}
 
 
 def image_path(out: Path, seed: int, file_format: FileFormat, folder: str = "") -> Path:
@@ -36,9 +72,8 @@ def image_path(out: Path, seed: int, file_format: FileFormat, folder: str = "") 
 def images_of(out: Path, file_format: FileFormat) -> list[Path]:
     """All images of a set: those that were told nothing first, each kind by seed."""
     suffix = SUFFIXES[file_format]
-    files = [
-        path for path in (out / "images").rglob(f"*{suffix}") if path.name.removesuffix(suffix).isdigit()
-    ]
+    named = (out / "images").rglob(f"*{suffix}")
+    files = [path for path in named if path.name.removesuffix(suffix).isdigit()]
     return sorted(files, key=lambda path: (path.parent, seed_of(path)))
 
 
@@ -53,27 +88,106 @@ def write_image(path: Path, seed: int, image: Stored, origin: Mapping[str, Any],
     Args:
         path: From `image_path`.
         seed: Its seed.
-        image: uint16 `[H, W]`, or uint8 `[H, W, 3]` in colour.
-        origin: Provenance of its set, which names the format.
+        image: uint16 `[H, W]`, or uint8 `[H, W, 3]` in colour; not yet marked.
+        origin: Provenance of its set, which names the format and says whether to mark it.
         words: What it was told.
     """
-    if origin["settings"]["format"] == "png":
+    settings = origin["settings"]
+    file_format: FileFormat = settings["format"]
+    mark = is_marked(origin)
+    image = marked(image) if mark else image
+    if file_format == "png":
         write_png(path, image)
-        return
-    write_synthetic_dicom(path, image.astype(np.uint16), _attributes(seed, origin, words))
+    elif file_format == "nifti":
+        write_nifti(path, image, _spacing(origin))
+    else:
+        kind = KINDS[file_format]
+        attributes = _attributes(seed, image.shape, origin, words, kind, mark)
+        write_synthetic_dicom(path, image.astype(np.uint16), attributes, kind)
 
 
-def _attributes(seed: int, origin: Mapping[str, Any], words: Words) -> SyntheticAttributes:
-    """What a DICOM file says of one image."""
-    return SyntheticAttributes(
-        seed=seed,
-        set_id=origin["id"],
-        derivation=(
-            f"Generated by a diffusion model from seed {seed}: checkpoint {origin['checkpoint']['ema_sha256'][:16]}, "
-            f"{origin['settings']['sampler']}, {origin['settings']['steps']} steps"
-            + "".join(f", {name} {word}" for name, word in words.items())
-        ),
-        created=datetime.fromisoformat(origin["created"]),
-        pixel_spacing_mm=None,
-        instance_number=seed + 1,
+def as_dicom(
+    seed: int, image: NDArray[np.uint16], origin: Mapping[str, Any], words: Words, kind: Kind, *, mark: bool
+) -> Dataset:
+    """An image of a set of any format as a DICOM object, to be sent; arguments as `write_image`."""
+    image = marked(image).astype(np.uint16) if mark and not is_marked(origin) else image
+    return synthetic_film(image, _attributes(seed, image.shape, origin, words, kind, mark), kind)
+
+
+def write_frames(
+    path: Path, frames: NDArray[np.uint16], labels: Sequence[str], origin: Mapping[str, Any], comment: str
+) -> None:
+    """Write the frames of a PATH, uint16 `[F, H, W]`, as one multi-frame DICOM object, whole or absent.
+
+    Args:
+        path: File to write.
+        frames: The frames.
+        labels: What each is, up to 16 characters.
+        origin: Provenance of the PATH.
+        comment: What else a reader must know.
+    """
+    spacing = _spacing(origin)
+    how = "Generated by a diffusion model, " + ", ".join([comment, *_how(origin)])
+    how += "" if spacing is None else f", {_NOMINAL}"
+    attributes = SyntheticAttributes(
+        origin["id"], how, clock_of(origin), 1, spacing, is_marked(origin), comment
     )
+    write_synthetic_frames(path, frames, labels, attributes)
+
+
+def is_marked(origin: Mapping[str, Any]) -> bool:
+    """Whether the word SYNTHETIC is in the pixels of a set."""
+    return bool(origin["settings"].get("mark", False))
+
+
+def clock_of(origin: Mapping[str, Any]) -> datetime:
+    """What clock fields say; sets of an older xraygen know only when they were begun."""
+    return datetime.fromisoformat(origin.get("clock", origin["created"]))
+
+
+def _attributes(
+    seed: int, shape: tuple[int, ...], origin: Mapping[str, Any], words: Words, kind: Kind, mark: bool
+) -> SyntheticAttributes:
+    """What a DICOM file says of one image."""
+    spacing, settings = _spacing(origin), origin["settings"]
+    how = [
+        f"checkpoint {origin['checkpoint']['ema_sha256'][:16]}, {settings['sampler']}, {settings['steps']} steps"
+    ]
+    how += [f"{name} {word}" for name, word in words.items()]
+    if spacing is not None:
+        how.append("pixel spacing nominal: the median of the training films as resized")
+    elif kind == "dx":
+        spacing = (_ASSUMED_FIELD_MM / max(shape),) * 2
+        how.append(f"pixel spacing assumed and not measured: {_ASSUMED_FIELD_MM:g} mm along the longer side")
+    return SyntheticAttributes(
+        set_id=origin["id"],
+        derivation=f"Generated by a diffusion model from seed {seed}: {', '.join(how)}",
+        created=clock_of(origin),
+        instance_number=min(seed + 1, _LARGEST_NUMBER),
+        pixel_spacing_mm=spacing,
+        marked=mark,
+        comment=f"seed {seed}",
+    )
+
+
+def _how(origin: Mapping[str, Any]) -> list[str]:
+    """Checkpoint and sampler, in words."""
+    settings = origin["settings"]
+    steps = "all" if settings["steps"] is None else settings["steps"]
+    return [f"checkpoint {origin['checkpoint']['ema_sha256'][:16]}", settings["sampler"], f"{steps} steps"]
+
+
+def _spacing(origin: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Row and column spacing in mm, where the set knows it."""
+    spacing = origin["settings"].get("pixel_spacing_mm")
+    return None if spacing is None else (float(spacing[0]), float(spacing[1]))
+
+
+def _known_spacing(run: Path) -> list[float] | None:
+    """The nominal spacing of the films that a RUN was trained on; None for imported RUNs and older DATASETs."""
+    try:
+        settings = json.loads((run / "dataset.json").read_text(encoding="utf-8"))["settings"]
+        row, column = (float(spacing) for spacing in settings["pixel_spacing_mm"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [row, column] if row > 0 and column > 0 else None

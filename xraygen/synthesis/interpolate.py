@@ -23,11 +23,14 @@ from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_model
 from xraygen.seeds import torch_generator
+from xraygen.synthesis.images import settings_of_format, write_frames
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.training.checkpoint import load_run, newest_checkpoint
 
 Mode = Literal["paper", "shared-noise"]
+
+_WHOSE = "between two patients' films: personal data"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def interpolate(
     settings: InterpolateSettings,
     sampler: SamplerSettings,
     *,
+    file_format: Literal["png", "dicom"] = "png",
     device: str = "auto",
     report: Report = silent,
 ) -> Path:
@@ -70,6 +74,7 @@ def interpolate(
         out: PATH folder; made anew with the same command, refused if another command made it.
         settings: The way.
         sampler: How the frames are decoded; batch_size frames at a time.
+        file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many frames are done.
 
@@ -98,6 +103,8 @@ def interpolate(
     chain = sampling_diffusion(diffusion, sampler)
     start = nearest_step(chain, settings.timestep)
     told = {**asdict(settings), **asdict(sampler), "timestep": int(chain.schedule.timesteps[start])}
+    if file_format == "dicom":
+        told |= settings_of_format(run, "dicom", False, config.data.shape)
     told["ends_sha256"] = [hashlib.sha256(end.numpy().tobytes()).hexdigest() for end in ends]
     with sole_writer(out):
         origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
@@ -184,6 +191,9 @@ def _write_path(out: Path, ends: list[Stored], frames: Stored, origin: dict[str,
     strip = np.stack([ends[0], *frames, ends[1]])
     write_png(out / "strip.png", tile(strip, 16, columns=len(strip)))
     write_gif(out / "path.gif", frames, 16)
+    if origin["settings"].get("format") == "dicom":
+        words = [f"lambda {lam:.4g}" for lam in lambdas]
+        write_frames(out / "path.dcm", frames.astype(np.uint16), words, origin, _WHOSE)
     entries = [
         {"file_name": f"frames/frame-{index:03d}.png", "lambda": lam} for index, lam in enumerate(lambdas)
     ]

@@ -19,7 +19,8 @@ from xraygen.atomic import remove_leftovers, sole_writer, write_json
 from xraygen.devices import choose_device
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile, write_gif
-from xraygen.films.writers import SERIES_DESCRIPTION, write_png
+from xraygen.films.synthetic import SERIES_DESCRIPTION
+from xraygen.films.writers import write_png
 from xraygen.progress import Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.chains import Chains, mean_pairwise_rmse, progressive_frames, shared_chain

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ import torch
 
 from xraygen.devices import environment
 from xraygen.errors import FolderError, UsageError
-from xraygen.training.checkpoint import Checkpoint, run_config
+from xraygen.training.checkpoint import HASHES, Checkpoint, run_config
 
 FORMAT_VERSION = 1
-_MADE_FRESH = ("created", "environment")
+_MADE_FRESH = ("created", "clock", "environment")
 
 
 def provenance(
@@ -28,7 +30,8 @@ def provenance(
         device: Where sampling runs.
 
     Returns:
-        JSON-ready, without a path or a name. `id` is a hash of what decides the images.
+        JSON-ready, without a path or a name. `id` is a hash of what decides the images; `clock` is what the clock
+        fields of DICOM files say.
     """
     decides = {
         "format_version": FORMAT_VERSION,
@@ -41,8 +44,21 @@ def provenance(
         "id": digest[:32],
         **decides,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "clock": _clock(checkpoint),
         "environment": environment(device),
     }
+
+
+def _clock(checkpoint: Checkpoint) -> str:
+    """When the checkpoint was written: a film of two sets, made a year apart, then has the same bytes.
+
+    A copied RUN may have lost its files' times; SOURCE_DATE_EPOCH (reproducible-builds.org), seconds since 1970, then
+    says the moment.
+    """
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not re.fullmatch(r"\d{1,11}", seconds):
+        seconds = str(int((checkpoint.folder / HASHES).stat().st_mtime))
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()
 
 
 def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
