@@ -1,16 +1,21 @@
 """`xraygen ingest`: films -> DATASET."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from xraygen.errors import UsageError
+from xraygen.progress import Report
+
+from . import console, options, servers
 
 if TYPE_CHECKING:
     from xraygen.dataset.ingest_settings import IngestSummary
+    from xraygen.films.pacs import Server
 
 
 class Fit(StrEnum):
@@ -56,13 +61,27 @@ class Layout(StrEnum):
 
 
 def ingest(
+    out: Annotated[Path, typer.Option(help="DATASET folder to write.")],
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE...", help="Folders, files, zips or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="DATASET folder to write.")],
+    ] = None,
+    pacs: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="An archive, by C-FIND and C-GET.")
+    ] = None,
+    aet: servers.Aet = None,
+    calling_aet: servers.CallingAet = "XRAYGEN",
+    dicomweb: servers.DicomWeb = None,
+    find: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What the archive is asked for, such as StudyDate=20260101-."),
+    ] = None,
+    tls: servers.WithTls = False,
+    tls_ca: servers.TlsCa = None,
+    tls_cert: servers.TlsCert = None,
+    token_file: servers.TokenFile = None,
     size: Annotated[str, typer.Option(metavar="256|HxW", help="Size of the images in pixels.")] = "256",
     fit: Annotated[Fit, typer.Option(help="Black borders, a central cut, or distortion.")] = Fit.pad,
     bits: Annotated[int, typer.Option(min=1, max=16, help="Bits of a grey level.")] = 16,
@@ -141,6 +160,8 @@ def ingest(
     xraygen ingest films --out dataset --size 256
 
     xraygen ingest 'export/**/*.dcm' --out dataset --size 512x512 --fit crop --labels labels.csv
+
+    xraygen ingest --pacs pacs.example:104 --aet ARCHIVE --find StudyDate=20260101-20260131 --out dataset
     """
     from xraygen.dataset import ingest as room
     from xraygen.dataset.cluster import dask_executor
@@ -167,17 +188,67 @@ def ingest(
         exclude=exclude,
         also_search=tuple(also_search or []),
     )
-    if dry_run:
-        files = room.files_to_read(sources, out, settings)
+    server = None
+    if not sources or pacs or dicomweb or find:
+        server = _archive(
+            sources, (pacs, "--pacs", aet, calling_aet, dicomweb, tls, tls_ca, tls_cert, token_file)
+        )
+    if dry_run and server is None:
+        files = room.files_to_read(sources or [], out, settings)
         console.emit(
             {"dataset": str(out), "files": len(files), "settings": settings.to_json()}, as_json=as_json
         )
         console.say(f"Would read {len(files)} files into {out}: {size} pixels, {fit}, {bits} bits.")
         return
-    with console.progress() as report, dask_executor(dask) if dask else nullcontext() as executor:
-        summary = room.ingest(sources, out, settings, report, executor)
+    if dry_run and server is not None:
+        _say_what_matches(server, find or [], as_json=as_json)
+        return
+    with (
+        console.progress() as report,
+        dask_executor(dask) if dask else nullcontext() as executor,
+        _films(server, sources or [], find or [], report) as paths,
+    ):
+        summary = room.ingest(paths, out, settings, report, executor)
     console.emit(summary.to_json(), as_json=as_json)
     _say(summary)
+
+
+def _archive(sources: list[str] | None, given: tuple[Any, ...]) -> "Server":
+    """The archive that the options name, if there are no other sources."""
+    if not sources and given[0] is None and given[4] is None:
+        raise UsageError(
+            "Name a SOURCE (folders, files, patterns), or an archive: --pacs HOST:PORT or --dicomweb URL."
+        )
+    if sources:
+        raise UsageError(
+            "Name either SOURCEs or an archive (--pacs, --dicomweb, --find): one DATASET, one origin."
+        )
+    return servers.read_server(*given)
+
+
+@contextmanager
+def _films(
+    server: "Server | None", sources: list[str], find: list[str], report: Report
+) -> Iterator[list[str | Path]]:
+    """The sources, or what an archive lends."""
+    from xraygen.dataset.download import downloaded
+    from xraygen.films.pacs import parse_keys
+
+    if server is None:
+        yield list(sources)
+        return
+    with downloaded(server, parse_keys(find), report) as folder:
+        yield [folder]
+
+
+def _say_what_matches(server: "Server", find: list[str], *, as_json: bool) -> None:
+    """How much an archive would be asked for."""
+    from xraygen.dataset.download import count_series
+    from xraygen.films.pacs import parse_keys
+
+    count = count_series(server, parse_keys(find))
+    console.emit({"server": server.name, "series": count}, as_json=as_json)
+    console.say(f"Would fetch {count} series from {server.name}.")
 
 
 def _say(summary: "IngestSummary") -> None:

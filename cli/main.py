@@ -24,6 +24,7 @@ from . import (
     likelihood,
     phantom,
     progressive,
+    send,
     train,
 )
 
@@ -77,6 +78,7 @@ app.command("interpolate")(interpolate.interpolate)
 app.command("progressive")(progressive.progressive)
 app.command("likelihood")(likelihood.likelihood)
 app.command("audit")(audit.audit)
+app.command("send")(send.send)
 app.add_typer(benchmark.benchmark, name="benchmark")
 app.command("export")(export.export)
 app.command("import")(import_.import_)

@@ -1,0 +1,66 @@
+"""Nothing leaves without a passing audit of the very same films, or a person's word."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xraygen.atomic import sha256_of
+from xraygen.errors import XraygenError
+from xraygen.synthesis.permission import permission
+
+PASSED = {"check": "suspects/expected>3", "passed": True}
+
+
+def report_on(synthetic: Path, folder: Path, verdicts: list[dict[str, Any]], **changes: Any) -> Path:
+    files = {"metadata.csv": sha256_of(synthetic / "metadata.csv")}
+    folder.mkdir()
+    told = {"verdicts": verdicts, "synthetic": {"files_sha256": files}, **changes}
+    (folder / "report.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_a_passing_audit_of_the_same_set_is_enough(synthetic: Path, tmp_path: Path) -> None:
+    report = report_on(synthetic, tmp_path / "report", [PASSED])
+    told = permission(synthetic, report, acknowledged=False)
+    assert told == f"audit {sha256_of(report / 'report.json')}"
+    assert permission(synthetic, report / "report.json", acknowledged=False) == told
+
+
+def test_a_person_may_say_that_it_is_patients_data(synthetic: Path) -> None:
+    assert permission(synthetic, None, acknowledged=True) == "acknowledged"
+    with pytest.raises(XraygenError, match="--acknowledge-patient-data"):
+        permission(synthetic, None, acknowledged=False)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        ([], "no verdict about copies"),
+        ([{"check": "fd/floor>3", "passed": True}], "no verdict about copies"),
+        ([PASSED, {"check": "fd/floor>3", "passed": False}], "failed: fd/floor>3"),
+        ([{"check": "suspects>0", "passed": "yes"}], "failed: suspects>0"),
+    ],
+)
+def test_an_audit_that_does_not_pass_or_did_not_ask_is_refused(
+    synthetic: Path, tmp_path: Path, verdicts: list[dict[str, Any]], sentence: str
+) -> None:
+    report = report_on(synthetic, tmp_path / "report", verdicts)
+    with pytest.raises(XraygenError, match=sentence):
+        permission(synthetic, report, acknowledged=True)  # a person does not overrule an audit that is given
+
+
+def test_an_audit_of_other_films_is_refused(synthetic: Path, tmp_path: Path) -> None:
+    report = report_on(synthetic, tmp_path / "report", [PASSED])
+    metadata = synthetic / "metadata.csv"
+    metadata.write_text(metadata.read_text().replace("images/3.png", "images/4.png"))
+    with pytest.raises(XraygenError, match="of other films"):
+        permission(synthetic, report, acknowledged=False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdicts": 3}', '{"verdicts": [], "synthetic": null}'])
+def test_a_damaged_report_is_one_sentence(synthetic: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(XraygenError, match=r"report\.json"):
+        permission(synthetic, tmp_path, acknowledged=False)

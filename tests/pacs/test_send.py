@@ -1,0 +1,280 @@
+"""`xraygen send` against an archive that is made up: what is tried again, what is refused, what the ledger says."""
+
+import gc
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from typer.testing import Result
+
+from xraygen.errors import FolderError, UsageError
+from xraygen.films.mark import marked
+from xraygen.films.pacs import (
+    DimseServer,
+    Series,
+    Server,
+    ServerError,
+    Tls,
+    WebServer,
+    parse_address,
+    parse_keys,
+)
+from xraygen.films.reader import read_film
+from xraygen.films.synthetic import Kind
+from xraygen.synthesis import send as room
+from xraygen.synthesis.generate import generate
+from xraygen.synthesis.ledger import Ledger
+from xraygen.synthesis.outgoing import outgoing, pixel_sha256
+from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.synthesis.send import SendSettings, SendSummary, send
+
+Cli = Callable[..., Result]
+SERVER = DimseServer("pacs.example", 104, "ARCHIVE")
+
+
+class MadeUp:
+    """An archive in memory; `trouble` has an error, or None, for each store in turn."""
+
+    def __init__(self, trouble: list[ServerError | None] | None = None, *, queries: bool = True) -> None:
+        self.films: dict[str, bytes] = {}
+        self.trouble = trouble or []
+        self.queries = queries
+
+    def store(self, film: bytes) -> None:
+        error = self.trouble.pop(0) if self.trouble else None
+        if error is not None:
+            raise error
+        self.films.setdefault(str(pydicom.dcmread(io.BytesIO(film)).SOPInstanceUID), film)
+
+    def find(self, keys: Mapping[str, str]) -> list[Series]:
+        raise NotImplementedError
+
+    def instances(self, series: Series) -> set[str]:
+        if not self.queries:
+            raise ServerError("no C-FIND", again=False)
+        return set(self.films)
+
+    def fetch(self, series: Series) -> Iterator[bytes]:
+        yield from self.films.values()
+
+
+Give = Callable[..., SendSummary]
+
+
+@pytest.fixture
+def give(synthetic: Path, monkeypatch: pytest.MonkeyPatch) -> Give:
+    """Send `synthetic` to an archive that is made up."""
+
+    def call(archive: MadeUp, **settings: object) -> SendSummary:
+        @contextmanager
+        def connect(_: Server) -> Iterator[MadeUp]:
+            yield archive
+
+        monkeypatch.setattr(room, "connect", connect)
+        told = SendSettings(**settings)  # type: ignore[arg-type] # a test's
+        return send(synthetic, SERVER, told, acknowledged=True, wait=waits.append)
+
+    waits.clear()
+    return call
+
+
+waits: list[float] = []
+BROKEN = ServerError("broken", again=True)
+REFUSED = ServerError("refused", again=False)
+
+
+def test_each_film_is_sent_once_and_the_ledger_says_what_arrived(give: Give, synthetic: Path) -> None:
+    archive = MadeUp()
+    assert give(archive).accepted == 4
+    lines = [json.loads(line) for line in (synthetic / "sent" / "ledger.jsonl").read_text().splitlines()]
+    assert {line["sop_instance_uid"] for line in lines} == set(archive.films)
+    for line in lines:
+        film = pydicom.dcmread(io.BytesIO(archive.films[line["sop_instance_uid"]]))
+        assert line["pixel_sha256"] == pixel_sha256(film)
+        assert line["server"] == "dicom://pacs.example:104/ARCHIVE"
+        assert line["permission"] == "acknowledged"
+    again = give(archive)
+    assert (again.accepted, again.present) == (0, 4)
+    assert len(Ledger(synthetic).taken_by(SERVER.name)) == 4
+
+
+def test_what_breaks_is_tried_again_after_longer_and_longer_waits(give: Give) -> None:
+    archive = MadeUp([None, BROKEN, BROKEN, BROKEN, None])
+    assert give(archive).accepted == 4
+    assert waits == [1, 2, 4]
+
+
+def test_what_breaks_too_often_ends_the_call_and_the_next_goes_on(give: Give) -> None:
+    archive = MadeUp([None, BROKEN, BROKEN])
+    with pytest.raises(ServerError):
+        give(archive, attempts=2)
+    summary = give(archive)
+    assert (summary.accepted, summary.present) == (3, 1)
+
+
+def test_a_refusal_is_counted_and_not_tried_again(give: Give, synthetic: Path) -> None:
+    summary = give(MadeUp([REFUSED, None, REFUSED]))
+    assert summary.refused == {"refused": 2}
+    assert (summary.accepted, waits) == (2, [])
+    assert len(Ledger(synthetic).taken_by(SERVER.name)) == 2
+
+
+def test_what_the_archive_lost_is_sent_again(give: Give) -> None:
+    archive = MadeUp()
+    give(archive)
+    archive.films.popitem()
+    summary = give(archive)
+    assert (summary.accepted, summary.present, summary.lost) == (1, 3, 1)
+
+
+def test_an_archive_that_answers_no_queries_is_taken_at_the_ledgers_word(give: Give) -> None:
+    archive = MadeUp(queries=False)
+    give(archive)
+    assert give(archive).present == 4
+
+
+def test_verifying_finds_a_film_that_is_not_as_it_was_sent(give: Give) -> None:
+    archive = MadeUp()
+    assert give(archive, verify=True).differing == ()
+    first = next(iter(archive.films))
+    film = pydicom.dcmread(io.BytesIO(archive.films[first]))
+    film.PixelData = bytes(len(film.PixelData))
+    content = io.BytesIO()
+    film.save_as(content)
+    archive.films[first] = content.getvalue()  # what it keeps where another came first under this UID
+    assert give(archive, verify=True).differing == (first,)
+
+
+def test_half_a_line_of_a_killed_process_is_cut_off_and_a_damaged_one_is_refused(
+    give: Give, synthetic: Path
+) -> None:
+    give(MadeUp())
+    ledger = synthetic / "sent" / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[:-20])
+    assert len(Ledger(synthetic).taken_by(SERVER.name)) == 3
+    assert whole.startswith(ledger.read_bytes())
+    ledger.write_bytes(b"{}\n" + whole)
+    with pytest.raises(FolderError, match="damaged in line 1"):
+        Ledger(synthetic)
+
+
+@pytest.mark.parametrize("kind", ["sc", "dx"])
+def test_films_are_marked_unless_it_is_asked_not_to(synthetic: Path, kind: Kind) -> None:
+    plain = read_film(synthetic / "images" / "0.png").values
+    for mark in (None, False):
+        film = pydicom.dcmread(io.BytesIO(next(outgoing(synthetic, kind, mark).films()).content))
+        np.testing.assert_array_equal(film.pixel_array, plain if mark is False else marked(plain))
+        assert film.Modality == {"sc": "OT", "dx": "DX"}[kind]
+
+
+def test_a_dicom_set_that_is_marked_goes_as_it_is(tiny_run: Path, tmp_path: Path) -> None:
+    out, fast = tmp_path / "out", SamplerSettings(sampler="ddim", steps=1, batch_size=4)
+    generate(tiny_run, out, [5], fast, file_format="dicom-dx", device="cpu")
+    (film,) = outgoing(out).films()
+    assert film.content == (out / "images" / "5.dcm").read_bytes()
+    with pytest.raises(UsageError, match="mark is in the pixels"):
+        outgoing(out, mark=False)
+
+
+def test_an_image_that_is_missing_or_changed_is_not_sent(synthetic: Path) -> None:
+    (synthetic / "images" / "0.png").write_bytes((synthetic / "images" / "1.png").read_bytes())
+    with pytest.raises(FolderError, match="not the image"):
+        list(outgoing(synthetic).films())
+    (synthetic / "images" / "0.png").unlink()
+    with pytest.raises(FolderError, match="lacks"):
+        list(outgoing(synthetic).films())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "Name one archive"),
+        (["--to", "pacs:104", "--aet", "A", "--dicomweb", "http://localhost"], "Name one archive"),
+        (["--to", "pacs:104"], "--aet"),
+        (["--to", "pacs", "--aet", "A"], "HOST:PORT"),
+        (["--to", "pacs:104", "--aet", "A" * 17], "16 characters"),
+        (["--dicomweb", "ftp://pacs"], "expected a URL"),
+        (["--dicomweb", "https://me:secret@pacs"], "XRAYGEN_TOKEN"),
+        (["--dicomweb", "https://pacs?token=secret"], "XRAYGEN_TOKEN"),
+        (["--to", "pacs:104", "--aet", "A", "--tls-ca", "/nowhere.pem"], "expected a PEM file"),
+    ],
+)
+def test_what_names_no_archive_is_one_sentence(
+    synthetic: Path, xraygen_cli: Cli, words: list[str], sentence: str
+) -> None:
+    result = xraygen_cli("send", synthetic, "--acknowledge-patient-data", *words)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "secret" not in result.stderr
+    assert not (synthetic / "sent").exists()
+
+
+def test_a_token_is_in_no_repr_and_goes_over_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = WebServer("https://pacs.example/dicom-web", "s3cret")
+    assert "s3cret" not in repr(server) + server.name
+    assert server.authorization == {"Authorization": "Bearer s3cret"}
+    assert WebServer("http://localhost", "Basic abc").authorization == {"Authorization": "Basic abc"}
+    with pytest.raises(UsageError, match="https only"):
+        WebServer("http://pacs.example/dicom-web", "s3cret")
+
+
+def test_a_dry_run_says_how_many_and_asks_for_permission_too(synthetic: Path, xraygen_cli: Cli) -> None:
+    words = ("send", synthetic, "--to", "pacs.example:104", "--aet", "ARCHIVE", "--dry-run")
+    assert "--acknowledge-patient-data" in xraygen_cli(*words).stderr
+    result = xraygen_cli(*words, "--acknowledge-patient-data")
+    assert result.exit_code == 0
+    assert "Would send 4 films as sc to dicom://pacs.example:104/ARCHIVE" in result.stderr
+    assert not (synthetic / "sent").exists()
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("none")
+    with pytest.raises(UsageError, match="PEM"):
+        Tls(tmp_path / "ca.pem").context()
+
+
+def test_addresses_and_keys_are_read() -> None:
+    assert parse_address("[::1]:104") == ("::1", 104)
+    assert parse_keys(["StudyDate=20260101-", "PatientID=A=B"]) == {
+        "StudyDate": "20260101-",
+        "PatientID": "A=B",
+    }
+    for wrong in ([], ["StudyDate"], ["=1"], ["Study Date=1"]):
+        with pytest.raises(UsageError):
+            parse_keys(wrong)
+
+
+@pytest.mark.parametrize(
+    "words", [("--to", "127.0.0.1:1", "--aet", "A"), ("--dicomweb", "http://127.0.0.1:1")]
+)
+def test_a_missing_package_says_what_to_install(
+    synthetic: Path, xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    for name in ("pynetdicom", "dicomweb_client", "dicomweb_client.api"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    for name in ("pacs_dimse", "pacs_web"):
+        monkeypatch.delitem(__import__("sys").modules, f"xraygen.films.{name}", raising=False)
+    result = xraygen_cli("send", synthetic, "--acknowledge-patient-data", *words)
+    assert result.exit_code == 2
+    assert "pip install 'xraygen[pacs]'" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom forgets a socket
+@pytest.mark.parametrize(
+    "words", [("--to", "127.0.0.1:1", "--aet", "A"), ("--dicomweb", "http://127.0.0.1:1")]
+)
+def test_an_archive_that_is_not_there_is_one_sentence(
+    synthetic: Path, xraygen_cli: Cli, words: tuple[str, ...]
+) -> None:
+    result = xraygen_cli("send", synthetic, "--acknowledge-patient-data", *words, "--attempts", 1)
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("xraygen: ")]
+    assert len(lines) == 1
+    assert "not reached" in lines[0]
+    gc.collect()

@@ -1,0 +1,92 @@
+"""Films of an archive (PACS), lent to an ingest: in a folder that only their owner can read, and not for longer."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+
+from xraygen.errors import XraygenError
+from xraygen.films.pacs import Server, connect
+from xraygen.progress import Progress, Report, silent
+
+_PREFIX = "xraygen-films-"
+
+
+def count_series(server: Server, keys: Mapping[str, str]) -> int:
+    """How many series of radiographs an archive has that match."""
+    with connect(server) as archive:
+        return len(archive.find(keys))
+
+
+@contextmanager
+def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent) -> Iterator[Path]:
+    """Fetch all matching films into a private temporary folder, which goes when the block ends.
+
+    A killed process leaves its folder behind; the next call removes it. A film is named by its SOP Instance UID, so
+    that the crosswalk can name it, and so that an ingest that is repeated finds the same films under the same names.
+
+    Args:
+        server: The archive.
+        keys: What is asked for: keywords of attributes and values, with the wildcards and ranges of PS3.4 C.2.2.2.
+        report: Told how many series are fetched.
+
+    Yields:
+        The folder: mode 0700, below the system's folder of temporary files (TMPDIR).
+
+    Raises:
+        UsageError: If a keyword is unknown, or a package is missing.
+        XraygenError: If nothing matches.
+        ServerError: If the archive cannot be reached, or refuses.
+    """
+    _remove_orphans()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    try:
+        films = folder / "films"
+        films.mkdir(mode=0o700)
+        with connect(server) as archive:
+            found = sorted(archive.find(keys))
+            if not found:
+                raise XraygenError(
+                    f"{server.name} has no series of radiographs that matches; ask for others with --find."
+                )
+            report(Progress("fetch series", 0, len(found)))
+            for done, series in enumerate(found, 1):
+                for content in archive.fetch(series):
+                    _write(films, content)
+                report(Progress("fetch series", done, len(found)))
+        yield films
+    finally:
+        shutil.rmtree(folder)
+
+
+def _write(folder: Path, content: bytes) -> None:
+    """One film under its UID."""
+    head = dcmread(DicomBytesIO(content), specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+    uid = re.sub(r"[^0-9.]", "", str(head.get("SOPInstanceUID", "")))[:64]
+    (folder / f"{uid}.dcm").write_bytes(content)
+
+
+def _remove_orphans() -> None:
+    """Delete folders of ours whose process is gone."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        process = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if process.isdigit() and not _runs(int(process)):
+            with suppress(OSError):  # another user's
+                shutil.rmtree(folder)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this number is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
