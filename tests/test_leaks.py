@@ -189,6 +189,7 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "dx": ("generate", run, "--out", out / "dx", "--seeds", "0-1", "--steps", 2, "--format", "dicom-dx", *cpu),
         "nifti": ("generate", run, "--out", out / "nifti", "--seeds", 0, "--steps", 2, "--format", "nifti", "--mark",
                   *cpu),
+        "send": ("send", out / "png", "--to", "127.0.0.1:1", "--aet", "A", "--acknowledge-patient-data", "--dry-run"),
         "path": ("interpolate", run, *ends, "--out", out / "path", "--timestep", 9, "--frames", 3, "--format", "dicom",
                  *cpu, "--json"),
         "path rows": ("interpolate", run, f"{dataset}#0", f"{dataset}#1", "--out", out / "rows", "--timestep", 9,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 from typer.testing import Result
 
 from xraygen.dataset import download
@@ -112,6 +113,40 @@ def test_ingest_reads_them_back(
     assert sorted(image.tobytes() for image in dataset.images) == sorted(image.tobytes() for image in sent)
     assert set(dataset.manifest["study"]) != {""}
     assert not list(tmp_path.glob("xraygen-films-*"))
+
+
+WORDS = ("Quarkovic", "Zebedia", "ZZ-48151623", "19470811", "ACC9081726354", "1.2.826.0.1.3680043.9.7777")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_that_names_a_patient_of_the_archive_gets_out(
+    orthanc: Orthanc, tmp_path: Path, xraygen_cli: Cli, language: str
+) -> None:
+    assert xraygen_cli("phantom", tmp_path / "films", "--count", 4, "--size", 64).exit_code == 0
+    server = server_of(orthanc, language)
+    with connect(server) as archive:
+        for number, path in enumerate(sorted((tmp_path / "films").rglob("*.dcm"))):
+            film = pydicom.dcmread(path)
+            film.PatientName, film.PatientID, film.PatientBirthDate = "Quarkovic^Zebedia", WORDS[2], WORDS[3]
+            film.AccessionNumber = WORDS[4]
+            film.StudyInstanceUID = film.SeriesInstanceUID = f"{WORDS[5]}.1"
+            film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"{WORDS[5]}.2.{number}"
+            pixels = film.pixel_array
+            film.file_meta.TransferSyntaxUID, film.PixelData = ExplicitVRLittleEndian, pixels.tobytes()
+            film["PixelData"].is_undefined_length = False
+            content = io.BytesIO()
+            film.save_as(content, implicit_vr=False, little_endian=True, enforce_file_format=True)
+            archive.store(content.getvalue())
+    key = tmp_path / "key"
+    words = ("--out", tmp_path / "dataset", "--size", 16, "--key", key, "--workers", 0, "--json")
+    result = xraygen_cli(
+        "ingest", *options_of(orthanc, language, "--pacs"), "--find", "StudyDate=19000101-", *words
+    )
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["accepted"] == 4
+    written = b"".join(path.read_bytes() for path in (tmp_path / "dataset").rglob("*") if path.is_file())
+    told = written + result.stdout.encode() + result.stderr.encode()
+    assert not [word for word in WORDS if word.encode() in told]
 
 
 def test_lent_films_lie_in_a_folder_of_their_owners_and_go_whatever_happens(
