@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, servers
 
 
 class Target(StrEnum):
@@ -38,6 +38,8 @@ def export(
     card: Annotated[
         Path | None, typer.Option(metavar="TEXT.md", help="What a release's model card begins with.")
     ] = None,
+    audit: servers.Audit = None,
+    acknowledge_patient_data: servers.Acknowledge = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
@@ -45,17 +47,21 @@ def export(
 
     As a release it is a RUN of one checkpoint, in half precision and without what only training needs.
 
-    xraygen export run --to diffusers --out exported
+    xraygen export run --to diffusers --out exported --audit report
 
-    xraygen export run --to monai --out bundle
+    xraygen export run --to monai --out bundle --audit report
 
-    xraygen export run --to release --out my-model --card about.md
+    xraygen export run --to release --out my-model --card about.md --audit report
 
-    xraygen export run --to diffusers --out last-step --weights model
+    xraygen export run --to diffusers --out last-step --weights model --acknowledge-patient-data
     """
     if dry_run:
         console.say(f"Would write the {weights} weights of {run} for {to} into {out}.")
         return
+    from xraygen.synthesis.permission import check_weights
+
+    choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
+    check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
     if to is Target.release:
         _release(run, out, checkpoint or "best", card, as_json=as_json)
         return

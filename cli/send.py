@@ -25,13 +25,8 @@ def send(
     aet: servers.Aet = None,
     calling_aet: servers.CallingAet = "XRAYGEN",
     dicomweb: servers.DicomWeb = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="REPORT", help="A passing audit of this very set.")
-    ] = None,
-    acknowledge_patient_data: Annotated[
-        bool,
-        typer.Option("--acknowledge-patient-data", help="Without an audit: it is treated as patients' data."),
-    ] = False,
+    audit: servers.Audit = None,
+    acknowledge_patient_data: servers.Acknowledge = False,
     dicom_object: Annotated[
         Kind | None,
         typer.Option("--dicom-object", help="Secondary Capture or DX [what the set is, else sc]."),

@@ -1,4 +1,4 @@
-"""Options that name an archive (PACS), and how their values are read."""
+"""Options of what leaves the house: what permits it, and to which archive (PACS) it goes."""
 
 import os
 from pathlib import Path
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "XRAYGEN_TOKEN"
 
+Audit = Annotated[
+    Path | None, typer.Option(metavar="REPORT", help="What permits it: a passing audit of these very films.")
+]
+Acknowledge = Annotated[
+    bool, typer.Option("--acknowledge-patient-data", help="Without an audit: treat it as patients' data.")
+]
 DicomWeb = Annotated[str | None, typer.Option(metavar="URL", help="An archive's DICOMweb root.")]
 Aet = Annotated[str | None, typer.Option(metavar="AET", help="The archive's AE title.")]
 CallingAet = Annotated[str, typer.Option(metavar="AET", help="Our AE title, which it may have to know.")]

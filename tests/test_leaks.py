@@ -205,7 +205,8 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
                       "pixels", *cpu),
         "ingest without": ("ingest", sources, "--out", out / "without", *apart, "--exclude", folder / "withdrawn.txt",
                            "--also-search", out, "--json"),
-        "export either": ("export", run, "--to", "diffusers", "--out", out / "diffusers"),
+        "export either": ("export", run, "--to", "diffusers", "--out", out / "diffusers",
+                          "--acknowledge-patient-data"),
         "import either": ("import", out / "diffusers", "--out", out / "imported"),
     }  # fmt: skip
     said = {}

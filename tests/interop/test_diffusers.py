@@ -478,7 +478,7 @@ def test_the_command_line_imports_exports_and_generates(
     run, folder, out = tmp_path / "run", tmp_path / "folder", tmp_path / "out"
     commands: list[tuple[object, ...]] = [
         ("import", grey, "--out", run, "--json"),
-        ("export", run, "--to", "diffusers", "--out", folder, "--json"),
+        ("export", run, "--to", "diffusers", "--out", folder, "--acknowledge-patient-data", "--json"),
         ("generate", run, "--out", out, "--seeds", "5", "--steps", "2", "--batch-size", "1", "--json"),
     ]
     results = [xraygen_cli(*command) for command in commands]

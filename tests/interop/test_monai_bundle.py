@@ -85,7 +85,8 @@ def test_a_network_without_conditions_is_told_nothing(
     xraygen_cli: Callable[..., Result], tiny_run: Path, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
-    result = xraygen_cli("export", tiny_run, "--to", "monai", "--out", bundle, "--json")
+    words = ("export", tiny_run, "--to", "monai", "--out", bundle, "--acknowledge-patient-data", "--json")
+    result = xraygen_cli(*words)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["step"] == 6
     configuration = json.loads((bundle / "configs" / "inference.json").read_text())

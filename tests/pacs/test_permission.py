@@ -1,10 +1,12 @@
 """Nothing leaves without a passing audit of the very same films, or a person's word."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import XraygenError
@@ -13,10 +15,12 @@ from xraygen.synthesis.permission import permission
 PASSED = {"check": "suspects/expected>3", "passed": True}
 
 
-def report_on(synthetic: Path, folder: Path, verdicts: list[dict[str, Any]], **changes: Any) -> Path:
+def report_on(
+    synthetic: Path, folder: Path, verdicts: list[dict[str, Any]], checkpoint: dict[str, Any] | None = None
+) -> Path:
     files = {"metadata.csv": sha256_of(synthetic / "metadata.csv")}
     folder.mkdir()
-    told = {"verdicts": verdicts, "synthetic": {"files_sha256": files}, **changes}
+    told = {"verdicts": verdicts, "synthetic": {"files_sha256": files, "checkpoint": checkpoint}}
     (folder / "report.json").write_text(json.dumps(told))
     return folder
 
@@ -64,3 +68,17 @@ def test_a_damaged_report_is_one_sentence(synthetic: Path, tmp_path: Path, text:
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(XraygenError, match=r"report\.json"):
         permission(synthetic, tmp_path, acknowledged=False)
+
+
+def test_weights_need_an_audit_of_films_that_they_made_or_a_persons_word(
+    tiny_run: Path, synthetic: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+) -> None:
+    provenance = json.loads((synthetic / "provenance.json").read_text())
+    own = report_on(synthetic, tmp_path / "own", [PASSED], provenance["checkpoint"])
+    other = report_on(synthetic, tmp_path / "other", [PASSED], {"ema_sha256": "00"})
+    words = ("export", tiny_run, "--to", "release", "--checkpoint", "newest", "--out", tmp_path / "release")
+    assert "--acknowledge-patient-data" in xraygen_cli(*words).stderr
+    assert "not of films that these weights" in xraygen_cli(*words, "--audit", other).stderr
+    assert "not of films" in xraygen_cli(*words, "--audit", own, "--weights", "model").stderr
+    assert not (tmp_path / "release").exists()
+    assert xraygen_cli(*words, "--audit", own).exit_code == 0

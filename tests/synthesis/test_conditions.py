@@ -195,6 +195,7 @@ def test_the_other_verbs_take_a_conditional_run_as_the_unconditional_one(
     for verb, *words in calls:
         result = xraygen_cli(verb, *words, "--out", tmp_path / str(verb), "--device", "cpu")
         assert result.exit_code == 0, result.stderr
-    result = xraygen_cli("export", conditional_run, "--to", "diffusers", "--out", tmp_path / "exported")
+    where = ("--to", "diffusers", "--out", tmp_path / "exported", "--acknowledge-patient-data")
+    result = xraygen_cli("export", conditional_run, *where)
     assert result.exit_code == 2
     assert "only networks without conditions can be exported" in " ".join(result.stderr.split())

@@ -76,13 +76,22 @@ def test_the_command_writes_a_release_that_generates(
     (tmp_path / "about.md").write_text("# A model of phantoms\n")
     model = tmp_path / "model"
     arguments = ["--checkpoint", "newest", "--card", tmp_path / "about.md", "--json"]
+    arguments.append("--acknowledge-patient-data")
     written = xraygen_cli("export", tiny_run, "--to", "release", "--out", model, *arguments)
     assert written.exit_code == 0, written.output
     assert json.loads(written.stdout)["bytes"] > 0
     made = xraygen_cli("generate", model, "--out", tmp_path / "films", "--seeds", "0-1", "--steps", "2")
     assert made.exit_code == 0, made.output
     missing = xraygen_cli(
-        "export", tiny_run, "--to", "release", "--out", tmp_path / "m", "--card", tmp_path / "none.md"
+        "export",
+        tiny_run,
+        "--to",
+        "release",
+        "--out",
+        tmp_path / "m",
+        "--card",
+        tmp_path / "none.md",
+        "--acknowledge-patient-data",
     )
     assert (missing.exit_code, missing.exception.__class__) == (2, SystemExit)
     assert "none.md cannot be read" in missing.output

@@ -1,6 +1,7 @@
 """What report.json and report.html say about what was compared, with what, and what came out."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,16 @@ def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
         "duplicates": len(hashes) - len(set(hashes)),
         "images_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "files_sha256": {file.name: sha256_of(file) for file in files if file.is_file()},
+        "checkpoint": _checkpoint(folder / PROVENANCE_NAME),
     }
+
+
+def _checkpoint(provenance: Path) -> dict[str, Any] | None:
+    """Which checkpoint made the films; None for films that do not say."""
+    try:
+        return dict(json.loads(provenance.read_text(encoding="utf-8"))["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def summarise(result: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import FolderError, UsageError, XraygenError
+from xraygen.training.checkpoint import Choice, chosen_checkpoint
 
 METADATA_NAME = "metadata.csv"
 _ABOUT_COPIES = "suspects"
@@ -34,11 +35,46 @@ def permission(synthetic: Path, audit: Path | None, *, acknowledged: bool) -> st
             f"{synthetic} may hold copies of patients' films: give --audit REPORT with a passing audit of it, or "
             "--acknowledge-patient-data if it may be treated as patients' data where it goes."
         )
-    file = audit / "report.json" if audit.is_dir() else audit
+    file = _file_of(audit)
     report = _read(file)
     _check_same_films(synthetic, file, report)
     _check_verdicts(file, report)
     return f"audit {sha256_of(file)}"
+
+
+def check_weights(run: Path, choice: Choice, weights: str, audit: Path | None, *, acknowledged: bool) -> None:
+    """Let a RUN's weights be given away, or raise.
+
+    Args:
+        run: RUN folder.
+        choice: The checkpoint that goes.
+        weights: "ema", or "model" for the last step's, which no audit speaks of.
+        audit: REPORT of an audit of films that this checkpoint made.
+        acknowledged: Whether a person has said that the weights are to be treated as patients' data.
+
+    Raises:
+        UsageError: If there is neither.
+        FolderError: If the report cannot be read, or is of another checkpoint's films.
+        XraygenError: If a verdict of the report is no, or none asks about copies of patients.
+    """
+    if audit is None:
+        if acknowledged:
+            return
+        raise UsageError(
+            f"{run} can repeat films that it was trained on: give --audit REPORT with a passing audit of films that it "
+            "made, or --acknowledge-patient-data if it may be treated as patients' data where it goes."
+        )
+    file = _file_of(audit)
+    report = _read(file)
+    audited = (report.get("synthetic") or {}).get("checkpoint") or {}
+    if weights != "ema" or audited.get("ema_sha256") != chosen_checkpoint(run, choice).ema_sha256:
+        raise FolderError(f"--audit {file} is not of films that these weights of {run} made; audit such.")
+    _check_verdicts(file, report)
+
+
+def _file_of(audit: Path) -> Path:
+    """A REPORT's report.json, which may be given itself."""
+    return audit / "report.json" if audit.is_dir() else audit
 
 
 def _read(file: Path) -> dict[str, Any]:
