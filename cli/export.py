@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console, options, servers
+
+if TYPE_CHECKING:
+    from xraygen.training.checkpoint import Choice
 
 
 class Target(StrEnum):
@@ -33,7 +36,9 @@ def export(
     ] = Weights.ema,
     checkpoint: Annotated[
         str,
-        typer.Option(metavar="newest|best|STEP", help="Of a release; best is that on the validation films."),
+        typer.Option(
+            metavar="newest|best|STEP", help="Not for diffusers; best is that on the validation films."
+        ),
     ] = "best",
     card: Annotated[
         Path | None, typer.Option(metavar="TEXT.md", help="What a release's model card begins with.")
@@ -63,10 +68,10 @@ def export(
     choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
     check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
     if to is Target.release:
-        _release(run, out, checkpoint or "best", card, as_json=as_json)
+        _release(run, out, choice, card, as_json=as_json)
         return
     if to is Target.monai:
-        _bundle(run, out, checkpoint or "newest", as_json=as_json)
+        _bundle(run, out, choice, as_json=as_json)
         return
     from xraygen.interop.diffusers import export_diffusers
 
@@ -76,12 +81,12 @@ def export(
     console.say(f"{out}: {summary.parameters:,} parameters of step {summary.step}, for {to}.")
 
 
-def _release(run: Path, out: Path, checkpoint: str, card: Path | None, *, as_json: bool) -> None:
+def _release(run: Path, out: Path, choice: "Choice", card: Path | None, *, as_json: bool) -> None:
     """Write a RUN to pass on."""
     from xraygen.training.release import release
 
     text = options.read_text(card) if card is not None else ""
-    made = release(run, out, options.read_checkpoint(checkpoint), text)
+    made = release(run, out, choice, text)
     result = {"folder": str(out), "parameters": made.parameters, "step": made.step, "bytes": made.bytes}
     console.emit(result, as_json=as_json)
     console.say(
@@ -90,11 +95,11 @@ def _release(run: Path, out: Path, checkpoint: str, card: Path | None, *, as_jso
     )
 
 
-def _bundle(run: Path, out: Path, checkpoint: str, *, as_json: bool) -> None:
+def _bundle(run: Path, out: Path, choice: "Choice", *, as_json: bool) -> None:
     """Write a MONAI bundle."""
     from xraygen.interop.monai_bundle import export_bundle
 
-    made = export_bundle(run, out, options.read_checkpoint(checkpoint))
+    made = export_bundle(run, out, choice)
     result = {"folder": str(out), "parameters": made.parameters, "step": made.step}
     console.emit(result, as_json=as_json)
     console.say(
