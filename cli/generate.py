@@ -48,7 +48,12 @@ def generate(
         typer.Option("--mark/--no-mark", help="SYNTHETIC in a corner of the pixels [only in dicom-dx]."),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images computed together; part of the provenance.")
+        int | None,
+        typer.Option(min=1, help="Images between two reports [a compute batch]; changes no image."),
+    ] = None,
+    compute_batch: Annotated[
+        int,
+        typer.Option(min=1, help="Images computed together, part of what an image's last bits depend on."),
     ] = 16,
     checkpoint: Annotated[
         str, typer.Option(metavar="newest|best|STEP", help="best is that on the validation films.")
@@ -76,7 +81,7 @@ def generate(
     from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.sampling import SamplerSettings
 
-    settings = SamplerSettings(sampler.value, steps, eta, batch_size)
+    settings = SamplerSettings(sampler.value, steps, eta, compute_batch)
     with console.progress() as report:
         summary = make(
             run,
@@ -88,6 +93,7 @@ def generate(
             mark=mark,
             checkpoint=options.read_checkpoint(checkpoint),
             device=device,
+            batch_size=batch_size,
             report=report,
         )
     console.emit({"synthetic": str(out), "made": summary.made, "present": summary.present}, as_json=as_json)

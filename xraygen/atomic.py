@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from xraygen.errors import FolderError
 
@@ -102,6 +102,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def move_into_place(aside: Path, path: Path) -> None:
+    """Let a finished file appear under its name, in place of what stood there."""
+    aside.replace(path)
+    _sync(path.parent)
+
+
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; the lock goes with the process, however it ends.
@@ -109,10 +115,44 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         FolderError: If another process holds it.
     """
+    with _holding(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def writer_among_others(folder: Path) -> Iterator[None]:
+    """Hold a folder together with others that hold it so; a `sole_writer` is kept out, and keeps out.
+
+    Raises:
+        FolderError: If a process holds it for itself alone.
+    """
+    with _holding(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other writer of the folder is in such a block."""
+    with (folder / ".turn").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def try_to_hold(file: IO[str]) -> bool:
+    """Lock an open file for as long as it is open; False if another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _holding(folder: Path, kind: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderError(
                 f"Another process is writing to {folder}; wait for it or choose another folder."

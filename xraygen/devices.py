@@ -38,6 +38,15 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def machine(device: torch.device) -> str:
+    """What an image's bits depend on besides its provenance: kind of device, threads on a CPU, torch's version."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {version('torch')}"
+    threads = torch.get_num_threads()
+    kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{kind}, {threads} thread{'s' * (threads != 1)}, torch {version('torch')}"
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine, JSON-ready, without a host name, a user name or a path."""
     return {

@@ -256,7 +256,9 @@ def test_the_exported_pipeline_runs(exported: Path) -> None:
 
 
 def test_an_imported_run_generates(imported: Path, tmp_path: Path) -> None:
-    summary = generate(imported, tmp_path / "out", [3], SamplerSettings(steps=2, batch_size=1), device="cpu")
+    summary = generate(
+        imported, tmp_path / "out", [3], SamplerSettings(steps=2, compute_batch=1), device="cpu"
+    )
     assert summary.made == 1
     assert (tmp_path / "out" / "images" / "3.png").is_file()
 

@@ -131,7 +131,7 @@ def orthanc(orthanc_of_module: Orthanc) -> Orthanc:
 def plain_set(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four films as PNG."""
     out = tmp_path_factory.mktemp("sets") / "plain"
-    settings = SamplerSettings(sampler="ddim", steps=1, batch_size=4)
+    settings = SamplerSettings(sampler="ddim", steps=1, compute_batch=4)
     generate(tiny_run, out, range(4), settings, device="cpu")
     return out
 

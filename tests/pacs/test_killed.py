@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def many(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("many") / "synthetic"
-    settings = SamplerSettings(sampler="ddim", steps=1, batch_size=50)
+    settings = SamplerSettings(sampler="ddim", steps=1, compute_batch=50)
     generate(tiny_run, out, range(FILMS), settings, device="cpu")
     return out
 

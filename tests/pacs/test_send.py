@@ -174,7 +174,7 @@ def test_films_are_marked_unless_it_is_asked_not_to(synthetic: Path, kind: Kind)
 
 
 def test_a_dicom_set_that_is_marked_goes_as_it_is(tiny_run: Path, tmp_path: Path) -> None:
-    out, fast = tmp_path / "out", SamplerSettings(sampler="ddim", steps=1, batch_size=4)
+    out, fast = tmp_path / "out", SamplerSettings(sampler="ddim", steps=1, compute_batch=4)
     generate(tiny_run, out, [5], fast, file_format="dicom-dx", device="cpu")
     (film,) = outgoing(out).films()
     assert film.content == (out / "images" / "5.dcm").read_bytes()

@@ -16,7 +16,7 @@ from xraygen.synthesis.conditions import Guidance, folder_of
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.sampling import SamplerSettings
 
-FAST = SamplerSettings(sampler="ddim", steps=4, batch_size=4)
+FAST = SamplerSettings(sampler="ddim", steps=4, compute_batch=4)
 FEMALE, MALE = {"sex": "F", "age": "30"}, {"sex": "M", "age": "30"}
 
 
@@ -35,7 +35,8 @@ def test_one_seed_under_two_conditions_is_two_films_in_one_set(conditional_run: 
         generate(conditional_run, out, [3, 17], FAST, guidance=Guidance(words), device="cpu")
     told = rows(out)
     assert len(told) == 6
-    assert list(told[0]) == ["file_name", "seed", "sex", "age", "sampler", "steps", "guidance", "sha256"]
+    last = ["sampler", "steps", "guidance", "sha256", "machine", "repeats"]
+    assert list(told[0]) == ["file_name", "seed", "sex", "age", *last]
     assert [row["file_name"] for row in told[:2]] == ["images/3.png", "images/17.png"]
     assert [(row["sex"], row["age"], row["guidance"]) for row in told[1::2]] == [
         ("", "", ""), ("F", "30", "1.0"), ("M", "30", "1.0"),
@@ -147,7 +148,7 @@ def test_the_command_line_makes_what_the_library_makes(
         "--guidance-interval",
         "0.1,9",
     ]
-    how = ["--seeds", "4", "--steps", "4", "--batch-size", "4", "--device", "cpu"]
+    how = ["--seeds", "4", "--steps", "4", "--compute-batch", "4", "--device", "cpu"]
     result = xraygen_cli("generate", conditional_run, "--out", tmp_path / "cli", *how, *words)
     assert result.exit_code == 0, result.stderr
     guidance = Guidance(MALE, 1.5, (0.1, 9.0))

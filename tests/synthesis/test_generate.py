@@ -19,7 +19,7 @@ from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.sampling import SamplerName, SamplerSettings, sampling_diffusion
 from xraygen.training.checkpoint import load_run
 
-FAST = SamplerSettings(sampler="ddim", steps=4, batch_size=4)
+FAST = SamplerSettings(sampler="ddim", steps=4, compute_batch=4)
 
 
 def pixels(folder: Path, seed: int) -> np.ndarray:
@@ -37,9 +37,9 @@ def test_an_image_is_the_same_alone_and_among_others(tiny_run: Path, tmp_path: P
 def test_every_sampler_makes_the_same_image_alone_and_among_others(
     tiny_run: Path, tmp_path: Path, sampler: SamplerName, xraygen_cli: Callable[..., Result]
 ) -> None:
-    settings = SamplerSettings(sampler, steps=5, batch_size=2)
+    settings = SamplerSettings(sampler, steps=5, compute_batch=2)
     generate(tiny_run, tmp_path / "many", [7, 8, 9], settings, device="cpu")
-    words = ["--seeds", "9", "--sampler", sampler, "--steps", "5", "--batch-size", "2", "--device", "cpu"]
+    words = ["--seeds", "9", "--sampler", sampler, "--steps", "5", "--compute-batch", "2", "--device", "cpu"]
     result = xraygen_cli("generate", tiny_run, "--out", tmp_path / "alone", *words)
     assert result.exit_code == 0, result.stderr
     assert np.array_equal(pixels(tmp_path / "many", 9), pixels(tmp_path / "alone", 9))
@@ -94,7 +94,7 @@ def test_metadata_names_every_image_with_its_hash(tiny_run: Path, tmp_path: Path
 def test_another_sampler_does_not_mix_into_a_set(tiny_run: Path, tmp_path: Path) -> None:
     generate(tiny_run, tmp_path / "out", [0], FAST, device="cpu")
     with pytest.raises(UsageError, match="made with another settings"):
-        generate(tiny_run, tmp_path / "out", [1], SamplerSettings(steps=5, batch_size=4), device="cpu")
+        generate(tiny_run, tmp_path / "out", [1], SamplerSettings(steps=5, compute_batch=4), device="cpu")
 
 
 def test_a_set_grows_when_more_seeds_are_asked_for(tiny_run: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.training.checkpoint import HASHES, newest_checkpoint
 
-FAST = SamplerSettings(sampler="ddim", steps=2, batch_size=4)
+FAST = SamplerSettings(sampler="ddim", steps=2, compute_batch=4)
 FORMATS: list[FileFormat] = list(get_args(FileFormat))
 Cli = Callable[..., Result]
 

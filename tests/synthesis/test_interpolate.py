@@ -12,7 +12,7 @@ from xraygen.films.writers import write_png
 from xraygen.synthesis.interpolate import InterpolateSettings, Mode, interpolate
 from xraygen.synthesis.sampling import SamplerSettings
 
-FAST = SamplerSettings(sampler="ddim", steps=10, batch_size=5)
+FAST = SamplerSettings(sampler="ddim", steps=10, compute_batch=5)
 MODES: list[Mode] = ["paper", "shared-noise"]
 
 
@@ -37,7 +37,7 @@ def test_at_timestep_zero_the_ends_come_back(
     tiny_run: Path, tiny_dataset: Path, tmp_path: Path, mode: Mode
 ) -> None:
     settings = InterpolateSettings(mode=mode, timestep=0, frames=3)
-    full = SamplerSettings(sampler="ddpm", batch_size=3)
+    full = SamplerSettings(sampler="ddpm", compute_batch=3)
     interpolate(
         tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", tmp_path / "out", settings, full, device="cpu"
     )

@@ -35,7 +35,7 @@ from xraygen.synthesis.progressive import (
 from xraygen.synthesis.sampling import SamplerName, SamplerSettings
 
 CPU = torch.device("cpu")
-FULL = SamplerSettings(sampler="ddpm", batch_size=16)
+FULL = SamplerSettings(sampler="ddpm", compute_batch=16)
 STD = 0.2
 """Gaussian pixels of mean 0: +-1 lies five standard deviations away, so that clipping plays no part."""
 
@@ -114,8 +114,8 @@ def test_the_shared_chain_is_the_chain_of_its_seed() -> None:
 
 
 def test_a_batch_that_is_cut_shows_the_same() -> None:
-    whole = gaussian_chains(20, SamplerSettings("ddpm", batch_size=16), side=8)
-    cut = gaussian_chains(20, SamplerSettings("ddpm", batch_size=3), side=8)
+    whole = gaussian_chains(20, SamplerSettings("ddpm", compute_batch=16), side=8)
+    cut = gaussian_chains(20, SamplerSettings("ddpm", compute_batch=3), side=8)
     for one, other in zip(shared_chain(whole, 0, [19, 5], 4), shared_chain(cut, 0, [19, 5], 4), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     seeds = range(4)
@@ -156,7 +156,7 @@ def test_fifty_of_a_thousand_steps_are_twenty_columns_that_end_with_the_image() 
 def test_the_last_column_is_the_image_that_generate_makes(
     tiny_run: Path, tmp_path: Path, sampler: SamplerName
 ) -> None:
-    settings = SamplerSettings(sampler, steps=20, batch_size=4)
+    settings = SamplerSettings(sampler, steps=20, compute_batch=4)
     progressive(tiny_run, tmp_path / "out", [3, 8], ProgressiveSettings(splits=()), settings, device="cpu")
     generate(tiny_run, tmp_path / "set", [3, 8], settings, device="cpu")
     strip = np.asarray(Image.open(tmp_path / "out" / "strip.png"))

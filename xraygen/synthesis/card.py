@@ -97,7 +97,7 @@ def data_set_card(origin: Mapping[str, Any], count: int) -> str:
         sampler=settings["sampler"],
         steps=settings["steps"],
         conditions=_conditions(settings),
-        batch_size=settings["batch_size"],
+        batch_size=settings["compute_batch"],
         size=data["image_size"],
         channels=data["channels"],
         spacing=_spacing(settings),

@@ -32,7 +32,7 @@ class Chains:
         model: The network.
         diffusion: Its diffusion, respaced to the steps of the chain.
         shape: (C, H, W) of one image.
-        sampler: How they are run; batch_size of them at a time.
+        sampler: How they are run; compute_batch of them at a time.
         device: Where they run.
         report: Told how many steps are done, over all batches.
     """
@@ -69,8 +69,8 @@ def progressive_frames(chains: Chains, seeds: Sequence[int], columns: Sequence[i
         Ho et al. 2020, eq. 15 and fig. 6.
     """
     frames = torch.empty(len(columns), len(seeds), *chains.shape)
-    for first in range(0, len(seeds), chains.sampler.batch_size):
-        rows = slice(first, first + chains.sampler.batch_size)
+    for first in range(0, len(seeds), chains.sampler.compute_batch):
+        rows = slice(first, first + chains.sampler.compute_batch)
         noise = SeededNoise(seeds[rows], chains.shape, chains.device)
 
         def watch(step: int, pred_xstart: Tensor, rows: slice = rows) -> None:
@@ -147,8 +147,8 @@ def shared_chain(chains: Chains, seed: int, splits: Sequence[int], branches: int
     rows = [(split, branch) for split in splits for branch in range(branches)]
     estimates = torch.empty(len(rows), *chains.shape)
     samples = torch.empty(len(rows), *chains.shape)
-    for first in range(0, len(rows), chains.sampler.batch_size):
-        part = slice(first, first + chains.sampler.batch_size)
+    for first in range(0, len(rows), chains.sampler.compute_batch):
+        part = slice(first, first + chains.sampler.compute_batch)
         noise = BranchingNoise(seed, rows[part], chains.shape, chains.device)
 
         def watch(step: int, pred_xstart: Tensor, part: slice = part) -> None:
@@ -170,6 +170,6 @@ def mean_pairwise_rmse(x: Tensor) -> float:
 
 def _report(chains: Chains, task: str, first: int, step: int, count: int) -> None:
     """Steps done of all batches together, after this step of the batch that begins at row `first`."""
-    batches = -(-count // chains.sampler.batch_size)
-    done = first // chains.sampler.batch_size * chains.steps + chains.steps - step
+    batches = -(-count // chains.sampler.compute_batch)
+    done = first // chains.sampler.compute_batch * chains.steps + chains.steps - step
     chains.report(Progress(task, done, batches * chains.steps))

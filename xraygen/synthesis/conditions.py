@@ -3,17 +3,20 @@
 images/17.png                             the film of seed 17, nothing told
 images/finding-NORMAL-cd27ddd9/17.png     seed 17 again, told something
 conditions.json                           what each of the folders was told
+
+Films that a plan holds to their words by another weight than the set's have a folder of their own.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from xraygen.atomic import sha256_of
@@ -70,6 +73,14 @@ class Guidance:
         }
         return Guidance(words, self.weight, self.interval)
 
+    def interval_in_t(self, chain: GaussianDiffusion) -> tuple[float, float] | None:
+        """The interval in the terms that the network is told.
+
+        Raises:
+            UsageError: If no step of the chain lies in it.
+        """
+        return None if self.interval is None else guidance_interval(chain, *self.interval)
+
     def told(self, run: Path, conditions: Conditions) -> dict[str, Any]:
         """What the provenance of a set says of it: all but the words, of which a set may hold several."""
         if not conditions.members:
@@ -80,24 +91,52 @@ class Guidance:
             "conditions_sha256": sha256_of(run / CONDITIONS),
         }
 
-    def model(
-        self,
-        network: UNet,
-        chain: GaussianDiffusion,
-        conditions: Conditions,
-        count: int,
-        device: torch.device,
-    ) -> Model:
-        """The network for batches of `count` images, guided."""
-        if not self.words:
-            return network
-        row = torch.from_numpy(conditions.of_words(self.words)).to(device)  # (F,)
-        interval = None if self.interval is None else guidance_interval(chain, *self.interval)
-        return guided(network, row.expand(count, -1), self.weight, interval)
+
+@dataclass(frozen=True)
+class Wish:
+    """One film that is ordered.
+
+    Attributes:
+        seed: Of its noise.
+        words: What it is told, checked and in the RUN's order.
+        weight: Of the guidance.
+    """
+
+    seed: int
+    words: Words = field(default_factory=dict)
+    weight: float = 1.0
+
+    @property
+    def network(self) -> tuple[bool, float]:
+        """Films that agree in this are computed by the same evaluations, and so can share a batch."""
+        return bool(self.words), self.weight
+
+    def folder(self, usual: float) -> str:
+        """Its folder inside images/, in a set whose guidance usually weighs `usual`."""
+        return folder_of(self.words, None if self.weight == usual else self.weight)
 
 
-def folder_of(words: Words) -> str:
+def wish_model(
+    network: UNet,
+    conditions: Conditions,
+    wishes: Sequence[Wish],
+    interval: tuple[float, float] | None,
+    device: torch.device,
+) -> Model:
+    """The network for one batch of films that agree in `Wish.network`, each told its own words; interval in t."""
+    told, weight = wishes[0].network
+    if not told:
+        return network
+    rows = np.stack([conditions.of_words(wish.words) for wish in wishes])  # (B, F)
+    return guided(network, torch.from_numpy(rows).to(device), weight, interval)
+
+
+def folder_of(words: Words, weight: float | None = None) -> str:
     """The folder, inside images/, of films that were told this: what can be read of it, and a hash; "" for nothing.
+
+    Args:
+        words: What they were told.
+        weight: Of the guidance, if it is not the set's.
 
     Example:
         >>> folder_of({"finding": "PNEUMONIA", "sex": "F"})
@@ -107,7 +146,8 @@ def folder_of(words: Words) -> str:
         return ""
     readable = "-".join(f"{name}-{word}" for name, word in words.items())
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", readable)[:_READABLE].strip("-.")
-    digest = hashlib.sha256(json.dumps(dict(words), sort_keys=True).encode()).hexdigest()
+    hashed: Any = dict(words) if weight is None else [dict(words), weight]
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return f"{readable}-{digest[:8]}".lstrip("-")
 
 

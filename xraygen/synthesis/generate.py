@@ -1,37 +1,41 @@
 """RUN -> SYNTHETIC: a set of synthetic films, each from its own seed."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from xraygen.atomic import remove_leftovers, sha256_of, sole_writer, write_json, write_text
-from xraygen.devices import choose_device
+from xraygen.atomic import one_at_a_time, write_json, write_text
+from xraygen.config import RunConfig
+from xraygen.dataset.conditions import Conditions
+from xraygen.devices import machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
+from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.card import data_set_card
-from xraygen.synthesis.conditions import Guidance, Words, folder_of, folders_as_json, read_folders
-from xraygen.synthesis.images import (
-    FileFormat,
-    image_path,
-    images_of,
-    seed_of,
-    settings_of_format,
-    write_image,
+from xraygen.synthesis.conditions import (
+    Guidance,
+    Wish,
+    folders_as_json,
+    read_folders,
+    wish_model,
 )
+from xraygen.synthesis.images import FileFormat, image_path, images_of, settings_of_format, write_image
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, provenance
+from xraygen.synthesis.rows import ProcessRows, Row, column_of, columns_of, is_there, merge
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
-from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config
+from xraygen.synthesis.share import Share
+from xraygen.training.checkpoint import Checkpoint, Choice, chosen_checkpoint, load_run, run_config
 from xraygen.training.conditions import CONDITIONS, read_conditions
 
 _PREVIEW_IMAGES = 64
@@ -39,24 +43,72 @@ _PREVIEW_IMAGES = 64
 
 @dataclass(frozen=True)
 class GenerateSummary:
-    """What a call to `generate` did."""
+    """What a call to `generate` did: how many films this process made, and how many of its share were there."""
 
     folder: Path
     made: int
     present: int
 
 
+@dataclass(frozen=True)
+class _Work:
+    """All that the making of films needs."""
+
+    out: Path
+    network: UNet
+    chain: GaussianDiffusion
+    config: RunConfig
+    conditions: Conditions
+    settings: SamplerSettings
+    guidance: Guidance
+    interval: tuple[float, float] | None
+    file_format: FileFormat
+    origin: dict[str, Any]
+    device: torch.device
+
+    def file_name(self, wish: Wish) -> str:
+        """Where a film lies in the set."""
+        path = image_path(self.out, wish.seed, self.file_format, wish.folder(self.guidance.weight))
+        return path.relative_to(self.out).as_posix()
+
+    def row(self, wish: Wish) -> Row:
+        """What metadata.csv says of a film, but for its hash."""
+        here, settings = machine(self.device), self.origin["settings"]
+        asked = {column_of(name): wish.words.get(name, "") for name in self.conditions.names}
+        return {
+            "file_name": self.file_name(wish),
+            "seed": str(wish.seed),
+            **asked,
+            "sampler": str(settings["sampler"]),
+            "steps": str(settings["steps"]),
+            "guidance": str(wish.weight) if wish.words else "",
+            "machine": here,
+            "repeats": "identical" if here == self.origin["machine"] else "equivalent",
+        }
+
+    def images(self, wishes: Sequence[Wish]) -> Stored:
+        """The films of one compute batch, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, padded to its shape."""
+        padded = [*wishes, *[wishes[-1]] * (self.settings.compute_batch - len(wishes))]
+        model = wish_model(self.network, self.conditions, padded, self.interval, self.device)
+        seeds = [wish.seed for wish in padded]
+        x = sample_batch(model, self.chain, seeds, self.config.data.shape, self.settings, self.device)
+        return x[: len(wishes)]
+
+
 def generate(
     run: Path,
     out: Path,
-    seeds: Sequence[int],
+    films: Sequence[int | Wish],
     settings: SamplerSettings,
     *,
     guidance: Guidance | None = None,
     file_format: FileFormat = "png",
     mark: bool | None = None,
-    checkpoint: Choice = "newest",
+    checkpoint: Choice | Checkpoint = "newest",
     device: str = "auto",
+    batch_size: int | None = None,
+    share: Share | None = None,
+    origin: dict[str, Any] | None = None,
     report: Report = silent,
 ) -> GenerateSummary:
     """Make one synthetic film per seed; what a killed call left is finished, not done again.
@@ -64,58 +116,148 @@ def generate(
     Args:
         run: RUN folder with a checkpoint.
         out: SYNTHETIC folder; created, or gone on with if the same checkpoint and settings made it.
-        seeds: Seed of each image; the file is named after it.
+        films: Seed of each film, the file is named after it; or what a plan says of each.
         settings: Sampler settings.
         guidance: What the films shall show, if the RUN knows conditions; by default nothing is told. Calls that differ
-            in what is told alone fill one set.
+            in what is told alone fill one set. Of films that a plan orders its interval holds.
         file_format: 16-bit PNG, NIfTI, or DICOM as Secondary Capture or as DX For Presentation.
         mark: Whether the word SYNTHETIC goes into a corner of the pixels; None for DX alone.
         checkpoint: "newest", "best" on validation films, or a step; provenance.json names its step and hash.
         device: "auto", "cpu" or "cuda[:i]".
-        report: Told how many images are done.
+        batch_size: Films between two reports, by default a compute batch of them; it changes no film.
+        share: Which of several processes this is, each of which makes its share; by default what the launcher says.
+        origin: Provenance under which the films are made, where it is an older set's.
+        report: Told how many films are done, of the first process's share.
 
     Returns:
         How many images were made and how many were already there.
 
     Raises:
-        FolderError: If the RUN has no checkpoint, or `out` is something else.
+        FolderError: If the RUN has no checkpoint, or `out` is something else or is being written to.
         UsageError: If `out` was made otherwise, or the settings or the guidance do not fit the RUN.
     """
-    target = choose_device(device)
+    share = share or Share.of_environment()
+    target = share.device(device)
+    work = _prepare(run, out, settings, guidance or Guidance(), file_format, mark, checkpoint, target)
+    if not all(isinstance(film, Wish) for film in films):
+        work = replace(work, guidance=work.guidance.checked(work.conditions))
+    wishes = [_as_wish(film, work.guidance) for film in films]
+    work = replace(work, interval=work.guidance.interval_in_t(work.chain))
+    with share.writer(out):
+        with one_at_a_time(out):
+            work = replace(work, origin=agreed_provenance(out, origin or work.origin))
+            rows = _open(work, wishes)
+            landing = ProcessRows(out, share.number)
+        try:
+            present = _make_share(work, share, wishes, rows, landing, batch_size, report)
+        finally:
+            landing.close()
+            with one_at_a_time(out):
+                rows = merge(out, columns_of(work.conditions.names))
+        with one_at_a_time(out):
+            if rows:
+                _write_preview_and_card(out, file_format, work.origin)
+    return GenerateSummary(out, len(share.of(wishes)) - present, present)
+
+
+def _prepare(
+    run: Path,
+    out: Path,
+    settings: SamplerSettings,
+    guidance: Guidance,
+    file_format: FileFormat,
+    mark: bool | None,
+    checkpoint: Choice | Checkpoint,
+    device: torch.device,
+) -> _Work:
+    """Load what the films are made with; nothing is written."""
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
-    chosen = chosen_checkpoint(run, checkpoint)
-    network, diffusion, config = load_run(run, target, chosen)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = chosen_checkpoint(run, checkpoint)
+    network, diffusion, config = load_run(run, device, checkpoint)
     conditions = read_conditions(run, config)
-    guidance = (guidance or Guidance()).checked(conditions)
     chain = sampling_diffusion(diffusion, settings)
-    model = guidance.model(network, chain, conditions, settings.batch_size, target)
     told = {**asdict(settings), "steps": len(chain.schedule.timesteps)}
     told |= settings_of_format(run, file_format, mark, config.data.shape)
     told |= guidance.told(run, conditions)
-    folder = folder_of(guidance.words)
-    with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, chosen, told, target))
-        write_json(out / "provenance.json", origin)
-        folders = {**read_folders(out), folder: guidance.words}
-        if folder:
-            write_json(out / CONDITIONS, folders_as_json(folders))
-        (out / "images" / folder).mkdir(parents=True, exist_ok=True)
-        for name in folders:
-            remove_leftovers(out / "images" / name)
-        missing = [seed for seed in seeds if not image_path(out, seed, file_format, folder).exists()]
-        report(Progress("generate", len(seeds) - len(missing), len(seeds)))
-        try:
-            for start in range(0, len(missing), settings.batch_size):
-                batch = missing[start : start + settings.batch_size]
-                images = sample_batch(model, chain, batch, config.data.shape, settings, target)
-                for seed, image in zip(batch, images, strict=True):
-                    path = image_path(out, seed, file_format, folder)
-                    write_image(path, seed, image, origin, guidance.words)
-                report(Progress("generate", len(seeds) - len(missing) + start + len(batch), len(seeds)))
-        finally:
-            _write_metadata(out, file_format, told, conditions.names, folders)
-        _write_preview_and_card(out, file_format, origin)
-    return GenerateSummary(out, len(missing), len(seeds) - len(missing))
+    origin = provenance(run, checkpoint, told, device)
+    return _Work(
+        out,
+        for_sampling(network),
+        chain,
+        config,
+        conditions,
+        settings,
+        guidance,
+        None,
+        file_format,
+        origin,
+        device,
+    )
+
+
+def _open(work: _Work, wishes: Sequence[Wish]) -> dict[str, Row]:
+    """Begin the set, or go on with it: the rows of the films that are there."""
+    write_json(work.out / "provenance.json", work.origin)
+    wanted = {wish.folder(work.guidance.weight): wish.words for wish in wishes}
+    folders = {**read_folders(work.out), **wanted}
+    if any(wanted):
+        write_json(work.out / CONDITIONS, folders_as_json(folders))
+    for folder in wanted:
+        (work.out / "images" / folder).mkdir(parents=True, exist_ok=True)
+    return merge(work.out, columns_of(work.conditions.names))
+
+
+def _make_share(
+    work: _Work,
+    share: Share,
+    wishes: Sequence[Wish],
+    rows: Mapping[str, Row],
+    landing: ProcessRows,
+    batch_size: int | None,
+    report: Report,
+) -> int:
+    """Make what is missing of this process's share; how many films of it were there."""
+    mine = share.of(wishes)
+    missing = [wish for wish in mine if not is_there(work.out, rows.get(work.file_name(wish)))]
+    present = len(mine) - len(missing)
+    if share.number > 0:
+        report = silent
+    report(Progress("generate", present, len(mine)))
+    _make(work, missing, len(mine), batch_size or work.settings.compute_batch, landing, report)
+    return present
+
+
+def for_sampling(network: UNet) -> UNet:
+    """The network with its weights laid out as convolutions like them best where no gradient is asked for."""
+    laid_out: UNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid_out
+
+
+def _as_wish(film: int | Wish, guidance: Guidance) -> Wish:
+    return film if isinstance(film, Wish) else Wish(film, guidance.words, guidance.weight)
+
+
+def _make(
+    work: _Work, missing: Sequence[Wish], asked: int, batch_size: int, landing: ProcessRows, report: Report
+) -> None:
+    """Make films, `batch_size` of them between two reports, in compute batches of films that can share one."""
+    alike = sorted(missing, key=lambda wish: wish.network)
+    done = asked - len(missing)
+    for _, group in groupby(alike, key=lambda wish: wish.network):
+        wishes = list(group)
+        for first in range(0, len(wishes), batch_size):
+            turn = wishes[first : first + batch_size]
+            for start in range(0, len(turn), work.settings.compute_batch):
+                batch = turn[start : start + work.settings.compute_batch]
+                for wish, image in zip(batch, work.images(batch), strict=True):
+                    landing.land(work.row(wish), partial(_write_wish, work, wish, image))
+            done += len(turn)
+            report(Progress("generate", done, asked))
+
+
+def _write_wish(work: _Work, wish: Wish, image: Stored, path: Path) -> None:
+    write_image(path, wish.seed, image, work.origin, wish.words)
 
 
 def sample_batch(
@@ -126,34 +268,10 @@ def sample_batch(
     settings: SamplerSettings,
     device: torch.device,
 ) -> Stored:
-    """Images of these seeds, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, computed in one padded batch."""
-    padded = [*seeds, *[seeds[-1]] * (settings.batch_size - len(seeds))]
-    noise = SeededNoise(padded, shape, device)
+    """Images of these seeds, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, computed together."""
+    noise = SeededNoise(seeds, shape, device)
     x_t = noise.draw()  # (B, C, H, W)
-    return as_stored(sample(model, diffusion, x_t, noise, settings))[: len(seeds)]
-
-
-def _write_metadata(
-    out: Path,
-    file_format: FileFormat,
-    told: dict[str, Any],
-    names: Sequence[str],
-    folders: Mapping[str, Words],
-) -> None:
-    """metadata.csv over all images that are there, in the columns that `datasets`' imagefolder reads."""
-    last = ("sampler", "steps", "guidance", "sha256")
-    reserved = ("file_name", "seed", *last)
-    columns = [f"{name}_label" if name in reserved else name for name in names]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file_name", "seed", *columns, *last])
-    for path in images_of(out, file_format):
-        file_name = path.relative_to(out).as_posix()
-        words = folders["" if path.parent.name == "images" else path.parent.name]
-        asked = [words.get(name, "") for name in names]
-        how = [told["sampler"], told["steps"], told["guidance"] if words else ""]
-        writer.writerow([file_name, seed_of(path), *asked, *how, sha256_of(path)])
-    write_text(out / "metadata.csv", table.getvalue())
+    return as_stored(sample(model, diffusion, x_t, noise, settings))
 
 
 def _write_preview_and_card(out: Path, file_format: FileFormat, origin: dict[str, Any]) -> None:

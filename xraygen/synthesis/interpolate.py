@@ -73,7 +73,7 @@ def interpolate(
         film_b: The other end.
         out: PATH folder; made anew with the same command, refused if another command made it.
         settings: The way.
-        sampler: How the frames are decoded; batch_size frames at a time.
+        sampler: How the frames are decoded; compute_batch frames at a time.
         file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many frames are done.
@@ -177,7 +177,7 @@ def _decode(
 
     report(Progress("interpolate", 0, len(x_t)))
     decoded: list[Tensor] = []
-    for part in torch.split(x_t, sampler.batch_size):
+    for part in torch.split(x_t, sampler.compute_batch):
         decoded.append(sample(model, chain, part, shared_noise, sampler, start=start))
         report(Progress("interpolate", sum(map(len, decoded)), len(x_t)))
     return torch.cat(decoded)

@@ -83,7 +83,7 @@ def progressive(
         out: PROGRESSIVE folder; created, or gone on with if the same checkpoint, settings and seeds made it.
         seeds: Seed of each row.
         settings: What is shown.
-        sampler: How the chains run; batch_size of them at a time.
+        sampler: How the chains run; compute_batch of them at a time.
         gif: Write chain.gif too.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many steps of the chains are done.

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from xraygen.devices import environment
+from xraygen import __version__
+from xraygen.devices import environment, machine
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import HASHES, Checkpoint, run_config
 
 FORMAT_VERSION = 1
-_MADE_FRESH = ("created", "clock", "environment")
+_MADE_FRESH = ("created", "clock", "machine", "environment")
 
 
 def provenance(
@@ -30,11 +31,12 @@ def provenance(
         device: Where sampling runs.
 
     Returns:
-        JSON-ready, without a path or a name. `id` is a hash of what decides the images; `clock` is what the clock
-        fields of DICOM files say.
+        JSON-ready, without a path or a name. `id` is a hash of what decides the images: on the `machine` that it names
+        they repeat to the bit, on another they are equivalent. `clock` is what the clock fields of DICOM files say.
     """
     decides = {
         "format_version": FORMAT_VERSION,
+        "version": __version__,
         "checkpoint": {"step": checkpoint.step, "ema_sha256": checkpoint.ema_sha256},
         "config": run_config(run).model_dump(mode="json"),
         "settings": settings,
@@ -45,6 +47,7 @@ def provenance(
         **decides,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "clock": _clock(checkpoint),
+        "machine": machine(device),
         "environment": environment(device),
     }
 

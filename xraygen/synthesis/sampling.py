@@ -25,14 +25,14 @@ class SamplerSettings:
             stochastic form, Lu et al. 2022) or unipc (Zhao et al. 2023).
         steps: Evaluations of the network per image; None takes `DEFAULT_STEPS`, and all of them for ddpm.
         eta: Randomness of ddim: 0 none, 1 as much as the posterior.
-        batch_size: Images computed together. The last batch is padded to it, since torch's kernels give other
-            bits at other shapes; so it is part of an image's provenance.
+        compute_batch: Images computed together, always as many: a smaller batch is padded, since torch's kernels
+            give other bits at other shapes; so it is part of an image's provenance.
     """
 
     sampler: SamplerName = "ddim"
     steps: int | None = None
     eta: float = 0.0
-    batch_size: int = 16
+    compute_batch: int = 16
 
     @property
     def random(self) -> bool:
