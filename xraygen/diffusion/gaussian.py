@@ -14,6 +14,8 @@ from xraygen.config import DiffusionConfig
 from xraygen.diffusion.densities import BITS, discretised_gaussian_log_likelihood, normal_kl, to_grid
 from xraygen.diffusion.preconditioning import c_in, c_noise, c_out, c_skip, network_target
 from xraygen.diffusion.schedule import NoiseSchedule
+from xraygen.diffusion.spacing import Spacing
+from xraygen.diffusion.threshold import Threshold, thresholded
 from xraygen.errors import ShapeError, UsageError
 
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -48,9 +50,9 @@ class GaussianDiffusion:
                 "diffusion.variance_type=fixed_small."
             )
 
-    def respace(self, steps: int) -> Self:
+    def respace(self, steps: int, spacing: Spacing = "uniform") -> Self:
         """The same diffusion over fewer timesteps."""
-        return replace(self, schedule=self.schedule.respace(steps))
+        return replace(self, schedule=self.schedule.respace(steps, spacing))
 
     def with_variance(self, variance_type: str) -> Self:
         """The same diffusion with another variance of the reverse step."""
@@ -192,27 +194,29 @@ class GaussianDiffusion:
         prediction, place = output.chunk(2, dim=1)
         return prediction, place
 
-    def denoise(self, model: Model, x_t: Tensor, t: Tensor, *, clip: bool = True) -> Tensor:
+    def denoise(self, model: Model, x_t: Tensor, t: Tensor, *, clip: bool | Threshold = True) -> Tensor:
         """The image that the network sees behind the noise: pred_xstart, `(B, C, H, W)`.
 
         Args:
             model: The network.
             x_t: Noisy images, `(B, C, H, W)`.
             t: Timestep per image, `(B,)`, int64.
-            clip: Clip to [-1, 1], as the paper's samples do.
+            clip: Clip to [-1, 1], as the paper's samples do; or how else it is kept there.
         """
         output, _ = self.model_output(model, x_t, t)
         pred_xstart = self.predict_xstart(x_t, t, output)
-        return pred_xstart.clamp(-1, 1) if clip else pred_xstart
+        return thresholded(pred_xstart, clip)
 
-    def p_mean_variance(self, model: Model, x_t: Tensor, t: Tensor, *, clip: bool = True) -> ModelPrediction:
+    def p_mean_variance(
+        self, model: Model, x_t: Tensor, t: Tensor, *, clip: bool | Threshold = True
+    ) -> ModelPrediction:
         """The reverse step p(x_{t-1} | x_t) that the network implies.
 
         Args:
             model: Network, called with x_t and the timesteps it was trained on.
             x_t: Noisy images, `(B, C, H, W)`.
             t: Timestep per image, `(B,)`, int64 in [0, K - 1].
-            clip: Clip pred_xstart to [-1, 1], as the paper's samples do.
+            clip: Clip pred_xstart to [-1, 1], as the paper's samples do; or how else it is kept there.
 
         Returns:
             Mean `(B, C, H, W)`, log-variance `(B, 1, 1, 1)`, or `(B, C, H, W)` if learned, float64, and pred_xstart
@@ -228,11 +232,9 @@ class GaussianDiffusion:
         return self._reverse_step(x_t, t, output, place, clip=clip)
 
     def _reverse_step(
-        self, x_t: Tensor, t: Tensor, output: Tensor, place: Tensor | None, *, clip: bool
+        self, x_t: Tensor, t: Tensor, output: Tensor, place: Tensor | None, *, clip: bool | Threshold
     ) -> ModelPrediction:
-        pred_xstart = self.predict_xstart(x_t, t, output)
-        if clip:
-            pred_xstart = pred_xstart.clamp(-1, 1)
+        pred_xstart = thresholded(self.predict_xstart(x_t, t, output), clip)
         mean, _ = self.q_posterior_mean_variance(pred_xstart, x_t, t)
         if self.config.variance_type != "learned_range":
             return ModelPrediction(mean, self._at(self.model_log_variance(), t), pred_xstart)

@@ -11,6 +11,7 @@ from torch import Tensor
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.diffusion.paths import StepNoise, Watch, no_noise, noise_path, steps_between, unwatched
 from xraygen.diffusion.solvers import dpmpp_sample, unipc_sample
+from xraygen.diffusion.threshold import Threshold
 from xraygen.errors import UsageError
 
 __all__ = [
@@ -33,7 +34,7 @@ def ddpm_sample(
     step_noise: StepNoise,
     *,
     start: int | None = None,
-    clip: bool = True,
+    clip: bool | Threshold = True,
     watch: Watch = unwatched,
 ) -> Tensor:
     """Ancestral sampling, Algorithm 2 of Ho et al. 2020.
@@ -44,7 +45,7 @@ def ddpm_sample(
         x_t: Images at step `start`, `(B, C, H, W)`; standard normal when starting from the last.
         step_noise: Noise of each step; not asked at step 0, which adds none.
         start: Index of the step that `x_t` stands at; the noisiest by default.
-        clip: Clip pred_xstart to [-1, 1], as the paper's samples do.
+        clip: Clip pred_xstart to [-1, 1], as the paper's samples do; or how else it is kept there.
         watch: Told pred_xstart after each step.
 
     Returns:
@@ -69,7 +70,7 @@ def ddim_sample(
     *,
     eta: float = 0.0,
     start: int | None = None,
-    clip: bool = True,
+    clip: bool | Threshold = True,
     watch: Watch = unwatched,
 ) -> Tensor:
     """Denoising diffusion implicit models, eq. 12 of Song et al. 2021.
@@ -81,7 +82,7 @@ def ddim_sample(
         step_noise: Noise of each step; not asked when `eta` is 0, nor at step 0.
         eta: 0 is deterministic, 1 has the posterior's variance (eq. 16).
         start: Index of the step that `x_t` stands at; the noisiest by default.
-        clip: Clip pred_xstart to [-1, 1], as the paper's samples do.
+        clip: Clip pred_xstart to [-1, 1], as the paper's samples do; or how else it is kept there.
         watch: Told pred_xstart after each step.
 
     Returns:
@@ -109,7 +110,7 @@ def ddim_invert(
     *,
     stop: int | None = None,
     iterations: int = 1,
-    clip: bool = False,
+    clip: bool | Threshold = False,
     watch: Watch = unwatched,
 ) -> Tensor:
     """The noisy images from which `ddim_sample` at eta 0 returns to these ones (Song et al. 2021, sec. 4.3).
@@ -124,7 +125,8 @@ def ddim_invert(
         x_start: Clean images, `(B, C, H, W)`, [-1, 1].
         stop: Index of the step to arrive at; the noisiest by default.
         iterations: Evaluations of the network per step.
-        clip: Clip pred_xstart to [-1, 1]. What clipping cuts off cannot be inverted, so not by default.
+        clip: Clip pred_xstart to [-1, 1], or how else it is kept there. What that cuts off cannot be inverted, so not
+            by default.
         watch: Told pred_xstart after each step.
 
     Returns:

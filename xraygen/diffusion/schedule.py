@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xraygen.config import ScheduleConfig
+from xraygen.diffusion.spacing import Spacing, kept_timesteps
 from xraygen.errors import UsageError
 
 
@@ -135,14 +136,15 @@ class NoiseSchedule:
                 sigmas = edm_sigmas(steps, config.sigma_min, config.sigma_max, config.rho)
                 return cls.from_alphas_cumprod(alphas_cumprod_from_sigmas(sigmas))
 
-    def respace(self, steps: int) -> Self:
-        """Keep `steps` of the timesteps, evenly spaced and the last always among them.
+    def respace(self, steps: int, spacing: Spacing = "uniform") -> Self:
+        """Keep `steps` of the timesteps, the last always among them.
 
         The betas are those of the shorter chain that passes through the same alphas_cumprod, so every formula
         holds unchanged (Nichol & Dhariwal 2021, sec. 4).
 
         Args:
             steps: How many timesteps to keep, 1 ... K.
+            spacing: Which (`xraygen.diffusion.spacing`).
 
         Raises:
             UsageError: If there are fewer timesteps than that.
@@ -154,7 +156,7 @@ class NoiseSchedule:
             )
         if steps == length:
             return self
-        kept = torch.linspace(length - 1, 0, steps, dtype=torch.float64).round().long().flip(0)
+        kept = kept_timesteps(self.alphas_cumprod, steps, spacing)
         shorter = type(self).from_alphas_cumprod(self.alphas_cumprod[kept])
         return replace(shorter, timesteps=self.timesteps[kept], num_timesteps=self.num_timesteps)
 

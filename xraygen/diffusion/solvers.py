@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.diffusion.paths import Level, StepNoise, Watch, noise_path, steps_between, unwatched
+from xraygen.diffusion.threshold import Threshold
 from xraygen.errors import UsageError
 
 
@@ -123,7 +124,7 @@ def dpmpp_sample(
     order: int = 2,
     sde: bool = False,
     start: int | None = None,
-    clip: bool = True,
+    clip: bool | Threshold = True,
     watch: Watch = unwatched,
 ) -> Tensor:
     """DPM-Solver++(2M) and SDE-DPM-Solver++(2M) of Lu et al. 2022b; the last step, to sigma 0, is of first order.
@@ -136,7 +137,7 @@ def dpmpp_sample(
         order: 1 (ddim with eta 0, or 1 when `sde`) or 2.
         sde: Solve the SDE (algorithm of their sec. 5) rather than the ODE (algorithm 2).
         start: Index of the step that `x_t` stands at; the noisiest by default.
-        clip: Clip pred_xstart to [-1, 1].
+        clip: Clip pred_xstart to [-1, 1], or how else it is kept there.
         watch: Told pred_xstart after each step.
 
     Returns:
@@ -178,7 +179,7 @@ def unipc_sample(
     *,
     order: int = 2,
     start: int | None = None,
-    clip: bool = True,
+    clip: bool | Threshold = True,
     watch: Watch = unwatched,
 ) -> Tensor:
     """UniPC of Zhao et al. 2023 with data prediction and B(h) = exp(-h) - 1 ("bh2").
@@ -193,7 +194,7 @@ def unipc_sample(
         step_noise: Never asked; here for the common signature.
         order: Points that predictor and corrector use, 1 to 3.
         start: Index of the step that `x_t` stands at; the noisiest by default.
-        clip: Clip pred_xstart to [-1, 1].
+        clip: Clip pred_xstart to [-1, 1], or how else it is kept there.
         watch: Told pred_xstart after each step.
 
     Returns:
