@@ -2,11 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xraygen.errors import UsageError
+
 from . import console, options
+
+if TYPE_CHECKING:
+    from xraygen.synthesis.conditions import Wish
 
 
 class Format(StrEnum):
@@ -20,12 +25,39 @@ class Format(StrEnum):
 
 def generate(
     run: options.Run,
-    out: Annotated[Path, typer.Option(help="SYNTHETIC folder.")],
+    out: Annotated[Path | None, typer.Option(help="SYNTHETIC folder.")] = None,
     seeds: Annotated[
-        str, typer.Option(metavar="0-999", help="One image per seed; the file is named after it.")
-    ],
-    sampler: options.Sampler = options.SamplerName.ddim,
-    steps: options.Steps = None,
+        str | None, typer.Option(metavar="0-999", help="One image per seed; the file is named after it.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="A row per image, as `xraygen plan` writes.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SYNTHETIC/metadata.csv#17",
+            help="Make that row's image again, and compare; the first is 0.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        options.SamplerName | None,
+        typer.Option(help="ddpm is the paper's; dpm++ and unipc need fewest steps."),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="draft|default|paper|N",
+            help="Network evaluations per image: 10, 20, or all as in the paper [default; ddim: 50, ddpm: all].",
+        ),
+    ] = None,
+    spacing: Annotated[
+        options.SpacingName | None,
+        typer.Option(help="Which timesteps are kept [log-snr; uniform with --sampler]."),
+    ] = None,
+    threshold: Annotated[
+        options.ThresholdName, typer.Option(help="How the guessed image is kept in range at each step.")
+    ] = options.ThresholdName.static,
+    percentile: Annotated[float, typer.Option(min=1, max=100, help="Of the dynamic threshold.")] = 99.5,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,27 +98,58 @@ def generate(
 
     xraygen generate run --out synthetic --seeds 0-999
 
-    xraygen generate run --out synthetic --seeds 0-9 --sampler ddpm --format dicom
+    xraygen generate run --out synthetic --seeds 0-9 --steps paper --format dicom
 
     xraygen generate run --out synthetic --seeds 0-99 --condition finding=PNEUMONIA --guidance 1.5
+
+    torchrun --nproc-per-node 4 --no-python xraygen generate run --out synthetic --plan plan.csv
+
+    xraygen generate run --like synthetic/metadata.csv#17
     """
-    chosen = options.read_seeds(seeds)
+    if (seeds is not None) + (plan is not None) + (like is not None) != 1:
+        raise UsageError("Say which images: exactly one of --seeds 0-999, --plan plan.csv and --like SET#17.")
+    if like is not None:
+        _again(run, like, out, device, dry_run=dry_run, as_json=as_json)
+        return
+    if out is None:
+        raise UsageError("Say where to: --out FOLDER is missing.")
+    films: list[int] | list[Wish] = [] if seeds is None else options.read_seeds(seeds)
     words = options.read_conditions(condition or [])
+    if words and plan is not None:
+        raise UsageError(
+            "--condition and --plan: the plan says what each image is told; leave out one of them."
+        )
     interval = options.read_interval(guidance_interval)
+    count = options.read_steps(steps)
+    if plan is not None:
+        films = _planned(run, plan, guidance)
     if dry_run:
         told = "".join(f", {name} {word}" for name, word in words.items())
-        console.say(f"Would make {len(chosen)} images with {sampler}{told} from {run} into {out}.")
+        how = sampler or ("default" if steps is None else f"{steps} steps")
+        console.say(f"Would make {len(films)} images with {how}{told} from {run} into {out}.")
         return
+    from dataclasses import replace
+
     from xraygen.synthesis.conditions import Guidance
     from xraygen.synthesis.generate import generate as make
-    from xraygen.synthesis.sampling import SamplerSettings
+    from xraygen.synthesis.sampling import chosen_settings
+    from xraygen.synthesis.share import Share
 
-    settings = SamplerSettings(sampler.value, steps, eta, compute_batch)
+    settings = replace(
+        chosen_settings(
+            None if sampler is None else sampler.value, count, None if spacing is None else spacing.value
+        ),
+        eta=eta,
+        compute_batch=compute_batch,
+        threshold=threshold.value,
+        percentile=percentile,
+    )
+    share = Share.of_environment()
     with console.progress() as report:
         summary = make(
             run,
             out,
-            chosen,
+            films,
             settings,
             guidance=Guidance(words, guidance, interval),
             file_format=file_format.value,
@@ -94,9 +157,45 @@ def generate(
             checkpoint=options.read_checkpoint(checkpoint),
             device=device,
             batch_size=batch_size,
+            share=share,
             report=report,
         )
-    console.emit({"synthetic": str(out), "made": summary.made, "present": summary.present}, as_json=as_json)
-    console.say(
-        f"{out}: {summary.made} images made, {summary.present} were there already; see {out / 'preview.png'}."
+    among = {"process": share.number, "processes": share.count} if share.count > 1 else {}
+    console.emit(
+        {"synthetic": str(out), "made": summary.made, "present": summary.present, **among}, as_json=as_json
     )
+    who = f" by process {share.number} of {share.count}" if among else ""
+    console.say(
+        f"{out}: {summary.made} images made{who}, {summary.present} were there already; see {out / 'preview.png'}."
+    )
+
+
+def _planned(run: Path, plan: Path, guidance: float) -> "list[Wish]":
+    from xraygen.synthesis.plan import read_plan
+    from xraygen.training.checkpoint import run_config
+    from xraygen.training.conditions import read_conditions
+
+    return read_plan(plan, read_conditions(run, run_config(run)), guidance)
+
+
+def _again(run: Path, like: str, out: Path | None, device: str, *, dry_run: bool, as_json: bool) -> None:
+    """One film made again; exit 1 if it is another."""
+    if dry_run:
+        console.say(f"Would make {like} again from {run}{'' if out is None else f' into {out}'}.")
+        return
+    from xraygen.synthesis.like import remake
+
+    remade = remake(run, like, out, device=device)
+    where = f"; see {out / remade.file_name}" if out is not None else ""
+    console.emit(
+        {
+            "file_name": remade.file_name,
+            "identical": remade.identical,
+            "psnr_db": remade.finite_psnr_db,
+            "made_on": remade.made_on,
+            "machine": remade.machine,
+        },
+        as_json=as_json,
+    )
+    console.say(f"{like}: {remade.sentence}{where}.")
+    raise typer.Exit(0 if remade.same else 1)

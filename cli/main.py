@@ -23,6 +23,7 @@ from . import (
     interpolate,
     likelihood,
     phantom,
+    plan,
     progressive,
     send,
     train,
@@ -73,6 +74,7 @@ app.command("phantom")(phantom.phantom)
 app.command("ingest")(ingest.ingest)
 app.command("train")(train.train)
 app.command("ema")(ema.ema)
+app.command("plan")(plan.plan)
 app.command("generate")(generate.generate)
 app.command("interpolate")(interpolate.interpolate)
 app.command("progressive")(progressive.progressive)

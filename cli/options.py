@@ -29,6 +29,25 @@ Run = Annotated[
         help="RUN folder, or a model that ships with xraygen; `xraygen info` names them.",
     ),
 ]
+
+
+class SpacingName(StrEnum):
+    """Which timesteps a shorter chain keeps."""
+
+    uniform = "uniform"
+    trailing = "trailing"
+    log_snr = "log-snr"
+    edm = "edm"
+
+
+class ThresholdName(StrEnum):
+    """How the guessed image is kept in [-1, 1]."""
+
+    static = "static"
+    dynamic = "dynamic"
+    none = "none"
+
+
 Sampler = Annotated[
     SamplerName,
     typer.Option(help="ddpm is the paper's; the others need fewer steps, dpm++ and unipc fewest."),
@@ -73,6 +92,18 @@ def read_interval(text: str | None) -> tuple[float, float] | None:
     if not 0 <= low < high:
         raise UsageError(f"--guidance-interval {text}: expected two rising noise levels, such as 0.2,5.")
     return low, high
+
+
+def read_steps(text: str | None) -> int | Literal["draft", "default", "paper"] | None:
+    """A number or a name of NAMED_STEPS."""
+    match text:
+        case None:
+            return None
+        case "draft" | "default" | "paper":
+            return text
+        case _ if text.isascii() and text.isdigit() and int(text) > 0:
+            return int(text)
+    raise UsageError(f"--steps {text}: expected a number from 1 up, draft, default or paper.")
 
 
 def read_checkpoint(text: str) -> Literal["newest", "best"] | int:

@@ -148,7 +148,7 @@ def test_the_command_line_makes_what_the_library_makes(
         "--guidance-interval",
         "0.1,9",
     ]
-    how = ["--seeds", "4", "--steps", "4", "--compute-batch", "4", "--device", "cpu"]
+    how = ["--seeds", 4, "--sampler", "ddim", "--steps", 4, "--compute-batch", 4, "--device", "cpu"]
     result = xraygen_cli("generate", conditional_run, "--out", tmp_path / "cli", *how, *words)
     assert result.exit_code == 0, result.stderr
     guidance = Guidance(MALE, 1.5, (0.1, 9.0))

@@ -43,6 +43,12 @@ class _Stage(nn.Module):
         return out
 
 
+def for_inference(network: "UNet") -> "UNet":
+    """The network itself, its weights laid out as convolutions like them best where no gradient is asked for."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 class UNet(nn.Module):
     """Predicts, from a noisy image and its timestep, what the diffusion's prediction_type says.
 

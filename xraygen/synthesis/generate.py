@@ -15,10 +15,11 @@ from xraygen.config import RunConfig
 from xraygen.dataset.conditions import Conditions
 from xraygen.devices import machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
+from xraygen.errors import UsageError
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
-from xraygen.models.unet import UNet
+from xraygen.models.unet import UNet, for_inference
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.card import data_set_card
@@ -31,7 +32,7 @@ from xraygen.synthesis.conditions import (
 )
 from xraygen.synthesis.images import FileFormat, image_path, images_of, settings_of_format, write_image
 from xraygen.synthesis.noise import SeededNoise
-from xraygen.synthesis.provenance import agreed_provenance, provenance
+from xraygen.synthesis.provenance import agreed_provenance, differences, provenance
 from xraygen.synthesis.rows import ProcessRows, Row, column_of, columns_of, is_there, merge
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.synthesis.share import Share
@@ -143,6 +144,10 @@ def generate(
         work = replace(work, guidance=work.guidance.checked(work.conditions))
     wishes = [_as_wish(film, work.guidance) for film in films]
     work = replace(work, interval=work.guidance.interval_in_t(work.chain))
+    if origin is not None and (what := differences(origin, work.origin)):
+        raise UsageError(
+            f"{run} would make these films with another {', '.join(what)} than they were made with."
+        )
     with share.writer(out):
         with one_at_a_time(out):
             work = replace(work, origin=agreed_provenance(out, origin or work.origin))
@@ -183,7 +188,7 @@ def _prepare(
     origin = provenance(run, checkpoint, told, device)
     return _Work(
         out,
-        for_sampling(network),
+        for_inference(network),
         chain,
         config,
         conditions,
@@ -226,12 +231,6 @@ def _make_share(
     report(Progress("generate", present, len(mine)))
     _make(work, missing, len(mine), batch_size or work.settings.compute_batch, landing, report)
     return present
-
-
-def for_sampling(network: UNet) -> UNet:
-    """The network with its weights laid out as convolutions like them best where no gradient is asked for."""
-    laid_out: UNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return laid_out
 
 
 def _as_wish(film: int | Wish, guidance: Guidance) -> Wish:

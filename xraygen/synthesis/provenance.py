@@ -16,6 +16,7 @@ from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import HASHES, Checkpoint, run_config
 
 FORMAT_VERSION = 1
+PROVENANCE = "provenance.json"
 _MADE_FRESH = ("created", "clock", "machine", "environment")
 
 
@@ -71,19 +72,35 @@ def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
         UsageError: If the folder was made by another checkpoint or with other settings.
         FolderError: If its provenance.json cannot be read, or it holds something else.
     """
-    path = folder / "provenance.json"
-    if not path.exists():
+    if not (folder / PROVENANCE).exists():
         if folder.is_dir() and any(entry.name[0] != "." for entry in folder.iterdir()):
-            raise FolderError(f"{folder} is not empty and has no provenance.json; choose another --out.")
+            raise FolderError(f"{folder} is not empty and has no {PROVENANCE}; choose another --out.")
         return new
-    try:
-        old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in new if key not in _MADE_FRESH and old[key] != new[key]]
-    except (ValueError, KeyError):
-        raise FolderError(f"{path} is damaged; choose another --out.") from None
-    if differing:
-        what = ", ".join(key for key in differing if key != "id")
+    old = read_provenance(folder)
+    what = differences(old, new)
+    if what:
         raise UsageError(
-            f"{folder} was made with another {what}; repeat the same command or choose another --out."
+            f"{folder} was made with another {', '.join(what)}; repeat the same command or choose another --out."
         )
     return old
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What decides the images and is not the same; a set of an older version may lack it."""
+    return [key for key in new if key not in ("id", *_MADE_FRESH) and old.get(key) != new[key]]
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What `provenance` once said of a folder.
+
+    Raises:
+        FolderError: If it is missing or damaged.
+    """
+    path = folder / PROVENANCE
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(told["settings"], dict) and isinstance(told["checkpoint"]["ema_sha256"], str)):
+            raise ValueError("no provenance")
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FolderError(f"{path} is missing or damaged; choose another folder.") from None
+    return {"version": "an older version", "machine": "", **told}
