@@ -25,14 +25,14 @@ def speed(
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Time train steps against diffusers and MONAI: the same network and batch, in turns, in one process.
+    """Time train steps and generation against diffusers and MONAI: the same network and batch, in turns.
 
     xraygen benchmark speed
 
     xraygen benchmark speed --quick --json
     """
     if dry_run:
-        console.say(f"Would time train steps of xraygen, diffusers and MONAI in {rounds} rounds.")
+        console.say(f"Would time train steps and films of xraygen, diffusers and MONAI in {rounds} rounds.")
         return
     import torch
 

@@ -8,6 +8,7 @@ from click.testing import Result
 
 from xraygen.benchmark import contenders as peers
 from xraygen.benchmark.contenders import Contender, contenders
+from xraygen.benchmark.generation import OUTSIDE, generation_tasks
 from xraygen.benchmark.speed import cases
 from xraygen.benchmark.table import speed_table
 from xraygen.config import ModelConfig
@@ -52,6 +53,18 @@ def test_a_step_moves_weights_and_average() -> None:
     assert all(weight.grad is None for weight in contender.network.parameters())
 
 
+def test_both_pipelines_make_films_of_the_same_shape() -> None:
+    pytest.importorskip("diffusers")
+    config = cases(CPU, quick=True)[1].model
+    present = [peers.ours(config, CPU), peers.diffusers_peer(config, CPU)]
+    tasks = generation_tasks(config, 2, "float32", present, CPU)
+    assert set(tasks) == {OUTSIDE, "xraygen", "diffusers"}
+    ours: Any = tasks["xraygen"]()
+    theirs: Any = tasks["diffusers"]()
+    assert tuple(ours.shape) == (2, 1, 32, 32)
+    assert theirs.images.shape == (2, 32, 32, 1)
+
+
 @pytest.mark.slow
 def test_the_quick_benchmark_prints_figures_and_a_table(xraygen_cli: Callable[..., Result]) -> None:
     result = xraygen_cli("benchmark", "speed", "--quick", "--rounds", 6, "--json")
@@ -60,6 +73,9 @@ def test_the_quick_benchmark_prints_figures_and_a_table(xraygen_cli: Callable[..
     for case in measured["cases"]:
         assert case["step"]["xraygen"]["ours_over_this"]["median"] == 1
         assert all(row["seconds"] > 0 for row in case["step"].values())
+        assert case["generation"]["xraygen"]["ours_over_this"]["median"] == 1
+        assert 0 < case["outside_network"] < 1
     table = speed_table(measured)
-    assert table.count("| xraygen |") == 2 * len(measured["cases"])
+    assert table.count("| xraygen |") == 3 * len(measured["cases"])
+    assert "outside the network" in table
     assert "--quick" in table

@@ -1,4 +1,4 @@
-"""Train steps of one network in three libraries, side by side, and what share of the device's peak they reach."""
+"""Train steps and films of one network in several libraries, side by side, and what share of the device's peak."""
 
 import os
 import platform
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from xraygen.benchmark.contenders import Contender, autocast_to, contenders
+from xraygen.benchmark.generation import OUTSIDE, STEPS, generation_tasks, measure_generation
 from xraygen.benchmark.turns import Times, paired_ratio, take_turns
 from xraygen.config import ModelConfig, load_config
 from xraygen.devices import environment
@@ -144,6 +145,13 @@ def _measure(
     with _tf32(device):
         batch, steps = _steps(case, present, device, rounds, report)
     updates = _updates(case, present, device, rounds, report)
+    for contender in present:
+        contender.optimizer.zero_grad()
+    with _tf32(device):
+        tasks = generation_tasks(case.model, batch, case.precision, present, device)
+        made = measure_generation(tasks, rounds, device, label=f"{case.name}, generation", report=report)
+    generation = _figures(made, batch)
+    outside = generation.pop(OUTSIDE)
     flops = walk(case.model, 1).flops * batch
     return {
         "name": case.name,
@@ -153,6 +161,9 @@ def _measure(
         "flops_per_step": flops,
         "step": _figures(steps, batch),
         "optimiser_and_average": _figures(updates),
+        "generation": generation,
+        "generation_steps": STEPS,
+        "outside_network": outside["cpu_seconds"] / generation[OURS]["cpu_seconds"],
     }
 
 
