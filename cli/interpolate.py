@@ -6,21 +6,20 @@ from typing import Annotated
 
 import typer
 
+from xraygen.errors import UsageError
+
 from . import console, options
+
+_TIMESTEP = 500
 
 
 class Mode(StrEnum):
     """How the two films are mixed."""
 
     shared_noise = "shared-noise"
+    slerp = "slerp"
     paper = "paper"
-
-
-class Format(StrEnum):
-    """How the frames are written."""
-
-    png = "png"
-    dicom = "dicom"
+    inversion = "inversion"
 
 
 def interpolate(
@@ -31,17 +30,54 @@ def interpolate(
     film_b: Annotated[str, typer.Argument(metavar="B", help="The other end.")],
     out: Annotated[Path, typer.Option(help="PATH folder.")],
     mode: Annotated[
-        Mode, typer.Option(help="One noise for both films, or the paper's independent two.")
+        Mode,
+        typer.Option(
+            help="One noise for both films, two along an arc, the paper's two mixed linearly, or those that lead back."
+        ),
     ] = Mode.shared_noise,
     timestep: Annotated[
-        int, typer.Option(min=0, help="How far the films are noised before they are mixed.")
-    ] = 500,
+        int | None,
+        typer.Option(min=0, help=f"How far the films are noised before they are mixed [{_TIMESTEP}]."),
+    ] = None,
+    log_snr: Annotated[
+        float | None,
+        typer.Option(help="The same as a log-SNR at 64 px, which means as much at every size and schedule."),
+    ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 11,
-    sampler: options.Sampler = options.SamplerName.ddpm,
+    beyond: Annotated[
+        int, typer.Option(min=0, help="More past either end, up to half the way: lambda from -0.5 to 1.5.")
+    ] = 0,
+    sampler: Annotated[
+        options.SamplerName | None, typer.Option(help="How frames are decoded [ddpm; ddim for inversion].")
+    ] = None,
     steps: options.Steps = None,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="dicom writes a multi-frame object beside the PNG frames.")
-    ] = Format.png,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Network evaluations per step of the inversion; more are more exact.")
+    ] = 1,
+    condition_a: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE", help="What is told of A, if the RUN knows it [its row]. Repeatable."
+        ),
+    ] = None,
+    condition_b: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="What is told of B. Repeatable.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of what is told: 0 tells nothing.")] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The RUN's DATASET: find the nearest training film, and how unlike them A and B are."
+        ),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(metavar="NAME", help="Features in which distances are measured.")
+    ] = "efficientnet-lite0",
+    grid: Annotated[bool, typer.Option("--grid", help="Also the way at eighths of the schedule.")] = False,
+    mp4: Annotated[bool, typer.Option("--mp4", help="Also a video; needs xraygen[video].")] = False,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="newest|best|STEP", help="best is that on the validation films.")
+    ] = "newest",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
@@ -51,29 +87,44 @@ def interpolate(
 
     xraygen interpolate run first.dcm second.dcm --out path
 
-    xraygen interpolate run dataset#3 dataset#8 --out path --mode paper --timestep 500 --sampler ddim
+    xraygen interpolate run dataset#3 dataset#8 --out path --mode slerp --log-snr -1 --data dataset --grid
     """
+    if timestep is not None and log_snr is not None:
+        raise UsageError("--timestep and --log-snr say the same thing; leave one out.")
+    t = _TIMESTEP if timestep is None else timestep
+    said = options.read_conditions(condition_a or []), options.read_conditions(condition_b or [])
     if dry_run:
+        noise = f"t = {t}" if log_snr is None else f"log-SNR {log_snr:g} at 64 px"
         console.say(
-            f"Would write {frames} frames from {film_a} to {film_b} ({mode}, t = {timestep}) into {out}."
+            f"Would write {frames + 2 * beyond} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
         )
         return
+    from xraygen.synthesis.path_folder import PathOutputs
+
     from xraygen.synthesis.interpolate import InterpolateSettings
     from xraygen.synthesis.interpolate import interpolate as make
     from xraygen.synthesis.sampling import SamplerSettings
 
-    way = InterpolateSettings(mode.value, timestep, frames, seed)
+    chain = sampler or (options.SamplerName.ddim if mode is Mode.inversion else options.SamplerName.ddpm)
+    way = InterpolateSettings(mode.value, t, frames, seed, log_snr, beyond, iterations, guidance)
     with console.progress() as report:
-        strip = make(
+        made = make(
             run,
             film_a,
             film_b,
             out,
             way,
-            SamplerSettings(sampler.value, steps),
-            file_format=file_format.value,
+            SamplerSettings(chain.value, steps),
+            outputs=PathOutputs(data, features, grid, mp4),
+            condition_a=said[0],
+            condition_b=said[1],
+            checkpoint=options.read_checkpoint(checkpoint),
             device=device,
             report=report,
         )
-    console.emit({"path": str(out), "frames": frames, "strip": str(strip)}, as_json=as_json)
-    console.say(f"{out}: {frames} frames; see {strip} and {out / 'path.gif'}.")
+    console.emit({"path": str(out), "frames": made.frames, "strip": str(out / "strip.png")}, as_json=as_json)
+    for note in made.notes:
+        console.say(note)
+    console.say(
+        f"{out}: {made.frames} frames; see {out / 'strip.png'}, {out / 'path.gif'} and {out / 'curves.png'}."
+    )

@@ -129,6 +129,24 @@ class Conditions:
             columns.append(text.map(numbers).to_numpy(dtype=np.float32))
         return np.stack(columns, axis=1) if columns else np.zeros((len(manifest), 0), np.float32)
 
+    def words_of(self, manifest: pd.DataFrame, row: int) -> dict[str, str]:
+        """What a manifest knows of one film, in words that `of_words` takes; what the RUN cannot be told is left out.
+
+        Args:
+            manifest: Of a DATASET, this RUN's or another.
+            row: The film.
+        """
+        words = {}
+        for member in self.members:
+            if member.name not in manifest:
+                continue
+            text = str(_as_text(manifest[member.name].iloc[[row]]).iloc[0])
+            if member.kind == "multi_label" and text in _PRESENCE:
+                text = f"{_PRESENCE[text]:g}"
+            if member.accepts(text):
+                words[member.name] = text
+        return words
+
     def of_words(self, words: Mapping[str, str]) -> NDArray[np.float32]:
         """What is asked for as one row, `[F]`, NaN for each condition that is not named.
 

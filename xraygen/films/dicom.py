@@ -302,6 +302,11 @@ def _attributes(dataset: Dataset, display: Display, values: NDArray[Any]) -> Fil
     )
 
 
+def is_lateral(view: str) -> bool:
+    """Whether a View Position, as FilmAttributes and manifests hold it, is one from the side or oblique."""
+    return _LATERAL.search(view) is not None
+
+
 def _view(dataset: Dataset) -> str:
     """View Position, or else the View Code Sequence's, or else ""."""
     view = text_of(dataset, "ViewPosition")

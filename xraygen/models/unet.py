@@ -122,6 +122,8 @@ class UNet(nn.Module):
         condition: Tensor | None = None,
         dropout_keys: Tensor | None = None,
         augmentation: Tensor | None = None,
+        *,
+        condition_embedding: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy images.
 
@@ -133,6 +135,8 @@ class UNet(nn.Module):
             dropout_keys: Key of each image's dropout masks, int64 `(B,)`; None draws them from torch's generator.
             augmentation: What was done to each image in training, `(B, A)`, float, as `xraygen.models.augmentation`
                 says; None, or A = 0, for images as they are.
+            condition_embedding: Instead of `condition`, what `self.conditions` makes of it, `(B, D)`: two of these can
+                be mixed, which as numbers of categories they cannot.
 
         Returns:
             Prediction, `(B, C, H, W)`; `(B, 2 C, H, W)` if the network learns the variance too.
@@ -156,6 +160,8 @@ class UNet(nn.Module):
                     "This network was built without conditions and was given some; expected None."
                 )
             embedding = embedding + self.conditions(condition)
+        elif condition_embedding is not None:
+            embedding = embedding + condition_embedding
         x = self.conv_in(functional.pixel_unshuffle(x_t, patch))  # (B, width, H / patch, W / patch)
         skips = [x]
         for layer in self.down:

@@ -1,36 +1,28 @@
 """RUN and two films -> PATH: the way from one film to the other."""
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from xraygen.atomic import sole_writer, write_json
-from xraygen.dataset.store import open_dataset
+from xraygen.atomic import sha256_of, sole_writer, write_json
+from xraygen.dataset.conditions import Conditions
+from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
-from xraygen.diffusion.interpolation import interpolate_paper, interpolate_shared_noise
-from xraygen.errors import FolderError, UsageError
-from xraygen.films.grids import tile, write_gif
-from xraygen.films.transforms import PrepareSettings, prepare_film
-from xraygen.films.writers import write_png
-from xraygen.models.unet import UNet
-from xraygen.progress import Progress, Report, silent
-from xraygen.ranges import Stored, stored_to_model
-from xraygen.seeds import torch_generator
-from xraygen.synthesis.images import settings_of_format, write_frames
+from xraygen.errors import UsageError
+from xraygen.films.video import require_video
+from xraygen.progress import Report, silent
+from xraygen.synthesis.path_ends import End, Words, read_end
+from xraygen.synthesis.path_familiarity import Judge, likeness
+from xraygen.synthesis.path_folder import PathFolder, PathOutputs
+from xraygen.synthesis.path_frames import MODES, Mode, Way, counter, lambdas
 from xraygen.synthesis.provenance import agreed_provenance, provenance
-from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
-from xraygen.training.checkpoint import load_run, newest_checkpoint
-
-Mode = Literal["paper", "shared-noise"]
-
-_WHOSE = "between two patients' films: personal data"
+from xraygen.synthesis.sampling import SamplerSettings, sampling_diffusion
+from xraygen.synthesis.timesteps import checked_timestep, nearest_step, timestep_of_log_snr
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run
+from xraygen.training.conditions import CONDITIONS, read_conditions
 
 
 @dataclass(frozen=True)
@@ -39,16 +31,42 @@ class InterpolateSettings:
 
     Attributes:
         mode: paper mixes two independently noised films (Ho et al. 2020, sec. 4.4), shared-noise mixes the films
-            and noises them once.
+            and noises them once, slerp mixes the films and takes two noises along an arc, inversion does so with the
+            noises that lead back to the films.
         timestep: How far both films are noised before they are mixed, 0 ... T - 1; more is freer.
-        frames: Pictures on the way, both reconstructed ends included; lambda runs from 0 to 1 in equal steps.
+        frames: Pictures from film to film, both reconstructed ends included; lambda runs from 0 to 1 in equal steps.
         seed: Seed of the noise.
+        log_snr: Instead of `timestep`, a log-SNR as it is at 64 px; see `log_snrs`.
+        beyond: Pictures past either end, at the same distance; lambda goes up to `FARTHEST` outside [0, 1].
+        iterations: Evaluations of the network per step of the inversion.
+        guidance: Weight of the conditions where the RUN knows some: 0 tells nothing.
     """
 
     mode: Mode = "shared-noise"
     timestep: int = 500
     frames: int = 11
     seed: int = 0
+    log_snr: float | None = None
+    beyond: int = 0
+    iterations: int = 1
+    guidance: float = 1.0
+
+
+class PathSummary(NamedTuple):
+    """What a call to `interpolate` did."""
+
+    folder: Path
+    frames: int
+    notes: tuple[str, ...]
+    """What was done to the films, in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """The conditions of a RUN, and what shall be said of either film."""
+
+    conditions: Conditions
+    asked: tuple[Words, Words]
 
 
 def interpolate(
@@ -59,13 +77,16 @@ def interpolate(
     settings: InterpolateSettings,
     sampler: SamplerSettings,
     *,
-    file_format: Literal["png", "dicom"] = "png",
+    outputs: PathOutputs | None = None,
+    condition_a: Words | None = None,
+    condition_b: Words | None = None,
+    checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
-) -> Path:
-    """Write a PATH: frames/, strip.png (film A, the frames, film B), path.gif and path.json.
+) -> PathSummary:
+    """Write a PATH: frames/, strip.png (film A, the frames, film B), path.gif, curves.png and path.json.
 
-    A path shows two real patients and is personal data.
+    A path shows two real patients and is personal data. The way from B to A is the same frames in reverse, bit for bit.
 
     Args:
         run: RUN folder with a checkpoint.
@@ -73,131 +94,137 @@ def interpolate(
         film_b: The other end.
         out: PATH folder; made anew with the same command, refused if another command made it.
         settings: The way.
-        sampler: How the frames are decoded; compute_batch frames at a time.
-        file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too.
+        sampler: How the frames are decoded, a batch of them at a time; inversion takes ddim with eta 0 alone.
+        outputs: What else is written.
+        condition_a: What the network is told of film A, over what its DATASET row says, where the RUN knows conditions.
+        condition_b: The same of film B.
+        checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many frames are done.
 
     Returns:
-        The path of strip.png.
+        How many frames there are, and what was done to the films.
 
     Raises:
         FilmError: If an image file cannot be read.
-        UsageError: If the timestep lies outside the schedule, or a row outside its DATASET.
+        UsageError: If the timestep or lambda is out of range, a film does not fit the RUN, or it cannot be told a word.
     """
+    outputs = outputs or PathOutputs()
     target = choose_device(device)
-    model, diffusion, config = load_run(run, target)
-    if settings.frames < 2:
-        raise UsageError(f"--frames {settings.frames}: a path has two ends, so at least 2 frames.")
-    if not 0 <= settings.timestep < diffusion.schedule.num_timesteps:
-        raise UsageError(
-            f"--timestep {settings.timestep}: expected 0 to {diffusion.schedule.num_timesteps - 1}, "
-            "the schedule that this RUN was trained on."
-        )
-    ends = [read_end(run, film) for film in (film_a, film_b)]
-    for film, end in zip((film_a, film_b), ends, strict=True):
-        if (1, *end.shape[1:]) != config.data.shape:
-            raise UsageError(
-                f"{film} is {tuple(end.shape)} when prepared, and this RUN makes {config.data.shape}."
-            )
+    _check(settings, sampler)
+    if outputs.mp4:
+        require_video()
+    lam = lambdas(settings.frames, settings.beyond)
+    chosen = chosen_checkpoint(run, checkpoint)
+    model, diffusion, config = load_run(run, target, chosen)
+    told = _Told(read_conditions(run, config), (condition_a or {}, condition_b or {}))
+    ends = _ends(run, (film_a, film_b), config.data.shape, told, settings)
+    dataset = None if outputs.data is None else _training_data(run, outputs.data)
     chain = sampling_diffusion(diffusion, sampler)
-    start = nearest_step(chain, settings.timestep)
-    told = {**asdict(settings), **asdict(sampler), "timestep": int(chain.schedule.timesteps[start])}
-    if file_format == "dicom":
-        told |= settings_of_format(run, "dicom", False, config.data.shape)
-    told["ends_sha256"] = [hashlib.sha256(end.numpy().tobytes()).hexdigest() for end in ends]
-    with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
-        write_json(out / "provenance.json", origin)
-        x_t = _mixed(chain, ends, settings, start).to(target)
-        x = _decode(model, chain, x_t, start, settings, sampler, report)
-        _write_path(out, [as_stored(end[None])[0] for end in ends], as_stored(x), origin)
-    return out / "strip.png"
-
-
-def read_end(run: Path, film: str) -> Tensor:
-    """One end of the path, `(C, H, W)` in [-1, 1], prepared exactly as the RUN's training films were."""
-    folder, separator, row = film.rpartition("#")
-    if separator and row.isdigit():
-        dataset = open_dataset(Path(folder))
-        if int(row) >= len(dataset.images):
-            raise UsageError(f"{film}: that DATASET has rows 0 to {len(dataset.images) - 1}.")
-        return stored_to_model(dataset.gather(np.array([int(row)])), dataset.info.bits)  # (1, H, W)
-    try:
-        ingested = json.loads((run / "dataset.json").read_text(encoding="utf-8"))["settings"]
-        names = [field.name for field in fields(PrepareSettings) if field.name in ingested]
-        settings = PrepareSettings.from_json({name: ingested[name] for name in names})
-    except (OSError, ValueError, KeyError):
-        raise FolderError(f"{run} has no readable dataset.json, which says how films are prepared.") from None
-    if not Path(film).is_file():
-        raise UsageError(
-            f"There is no file {film}; expected an image file or a DATASET row such as folder#17."
-        )
-    return stored_to_model(prepare_film(Path(film), settings).image, settings.bits)[None]  # (1, H, W)
-
-
-def nearest_step(diffusion: GaussianDiffusion, timestep: int) -> int:
-    """Index of the kept timestep that lies nearest to `timestep`."""
-    return int((diffusion.schedule.timesteps - timestep).abs().argmin())
-
-
-def _mixed(chain: GaussianDiffusion, ends: list[Tensor], settings: InterpolateSettings, start: int) -> Tensor:
-    """Noisy frames `(F, C, H, W)`; the noise of an end follows from its own pixels, so that swapping ends mirrors."""
-    frames = settings.frames
-    lam = torch.linspace(0, 1, frames)
-    t = torch.full((frames,), start)
-    x_a, x_b = (end.expand(frames, -1, -1, -1) for end in ends)
-    if settings.mode == "shared-noise":
-        noise = torch.randn(ends[0].shape, generator=torch_generator(settings.seed, "shared noise"))
-        return interpolate_shared_noise(chain, x_a, x_b, noise.expand_as(x_a), t, lam)
-    noise_a, noise_b = (_noise_of(end, settings.seed).expand(frames, -1, -1, -1) for end in ends)
-    return interpolate_paper(chain, x_a, x_b, noise_a, noise_b, t, lam)
-
-
-def _noise_of(end: Tensor, seed: int) -> Tensor:
-    """The noise of one film, `(C, H, W)`, keyed by its pixels."""
-    content = hashlib.sha256(end.numpy().tobytes()).hexdigest()
-    return torch.randn(end.shape, generator=torch_generator(seed, "film noise", content))
-
-
-def _decode(
-    model: UNet,
-    chain: GaussianDiffusion,
-    x_t: Tensor,
-    start: int,
-    settings: InterpolateSettings,
-    sampler: SamplerSettings,
-    report: Report,
-) -> Tensor:
-    """Noisy frames to frames; the chain's noise is one for all lambda, so that frames differ by lambda alone."""
-
-    def shared_noise(step: int) -> Tensor:
-        generator = torch_generator(settings.seed, "decoding noise", step)
-        return torch.randn(x_t.shape[1:], generator=generator).to(x_t.device)
-
-    report(Progress("interpolate", 0, len(x_t)))
-    decoded: list[Tensor] = []
-    for part in torch.split(x_t, sampler.compute_batch):
-        decoded.append(sample(model, chain, part, shared_noise, sampler, start=start))
-        report(Progress("interpolate", sum(map(len, decoded)), len(x_t)))
-    return torch.cat(decoded)
-
-
-def _write_path(out: Path, ends: list[Stored], frames: Stored, origin: dict[str, Any]) -> None:
-    """The pictures, then path.json, which says that they are all there."""
-    lambdas = np.linspace(0, 1, len(frames)).round(6).tolist()
-    for index, frame in enumerate(frames):
-        write_png(out / "frames" / f"frame-{index:03d}.png", frame)
-    strip = np.stack([ends[0], *frames, ends[1]])
-    write_png(out / "strip.png", tile(strip, 16, columns=len(strip)))
-    write_gif(out / "path.gif", frames, 16)
-    if origin["settings"].get("format") == "dicom":
-        words = [f"lambda {lam:.4g}" for lam in lambdas]
-        write_frames(out / "path.dcm", frames.astype(np.uint16), words, origin, _WHOSE)
-    entries = [
-        {"file_name": f"frames/frame-{index:03d}.png", "lambda": lam} for index, lam in enumerate(lambdas)
-    ]
-    write_json(
-        out / "path.json",
-        {"format_version": 1, "personal_data": True, "settings": origin["settings"], "frames": entries},
+    start = _start(diffusion, chain, settings, config.data.shape)
+    way = Way(
+        model,
+        chain,
+        ends,
+        settings.mode,
+        sampler,
+        settings.seed,
+        settings.iterations,
+        settings.guidance,
+        target,
     )
+    with sole_writer(out):
+        origin = agreed_provenance(
+            out, provenance(run, chosen, _decisive(run, way, settings, start, told), target)
+        )
+        write_json(out / "provenance.json", origin)
+        judge = Judge(model, diffusion, target)
+        reference = judge.reference(run, chosen.step, dataset, told.conditions, report)
+        found = likeness(judge, reference, ends, dataset)
+        frames = way.frames(lam, start, counter("interpolate", len(lam), report))
+        path = PathFolder(out, way, lam, start, frames)
+        path.write(origin, outputs, dataset, found, report)
+    return PathSummary(out, len(lam), tuple(_prepared(ends)))
+
+
+def _check(settings: InterpolateSettings, sampler: SamplerSettings) -> None:
+    """What can be seen to be wrong without the RUN."""
+    if settings.mode not in MODES:
+        raise UsageError(f"--mode {settings.mode}: expected one of {', '.join(MODES)}.")
+    if settings.mode == "inversion" and (sampler.random or sampler.sampler != "ddim"):
+        raise UsageError(
+            "--mode inversion runs ddim backwards and forwards again without chance; leave out --sampler, or say ddim."
+        )
+    if settings.iterations < 1:
+        raise UsageError(f"--iterations {settings.iterations}: expected 1 or more.")
+    if not (math.isfinite(settings.guidance) and settings.guidance >= 0):
+        raise UsageError(
+            f"--guidance {settings.guidance}: expected a number from 0 up, 1 for the conditions as they are."
+        )
+
+
+def _ends(
+    run: Path, films: tuple[str, str], shape: tuple[int, int, int], told: _Told, settings: InterpolateSettings
+) -> tuple[End, End]:
+    """Both films, and what is told of them."""
+    if not told.conditions.members and (any(told.asked) or settings.guidance != 1):
+        raise UsageError(
+            "This RUN was trained without conditions (conditions.columns is empty); leave out --condition-a, "
+            "--condition-b and --guidance."
+        )
+    first, second = (
+        read_end(run, film, shape, told.conditions, asked, side)
+        for film, asked, side in zip(films, told.asked, "ab", strict=True)
+    )
+    return first, second
+
+
+def _training_data(run: Path, data: Path) -> Dataset:
+    """The DATASET, if it is the RUN's; RUNs that were imported do not say which that is."""
+    dataset = open_dataset(data)
+    try:
+        known = json.loads((run / "dataset.json").read_text(encoding="utf-8"))["content_sha256"]
+    except (OSError, ValueError, KeyError):
+        return dataset
+    if known != dataset.info.content_sha256:
+        raise UsageError(
+            f"--data {data}: this RUN was trained on another DATASET (their content hashes differ), and the nearest "
+            "film of one that it has not seen says nothing; give its own, or leave out --data."
+        )
+    return dataset
+
+
+def _start(
+    diffusion: GaussianDiffusion,
+    chain: GaussianDiffusion,
+    settings: InterpolateSettings,
+    shape: tuple[int, int, int],
+) -> int:
+    """The step of the chain to which the films are noised."""
+    if settings.log_snr is not None:
+        return nearest_step(chain, timestep_of_log_snr(diffusion, settings.log_snr, shape))
+    return nearest_step(chain, checked_timestep(diffusion, settings.timestep))
+
+
+def _decisive(run: Path, way: Way, settings: InterpolateSettings, start: int, told: _Told) -> dict[str, Any]:
+    """All settings that decide what the frames look like, for the provenance."""
+    decisive = {**asdict(settings), **asdict(way.sampler)}
+    decisive["timestep"] = int(way.chain.schedule.timesteps[start])
+    decisive["ends_sha256"] = [end.content for end in way.ends]
+    if told.conditions.members:
+        decisive["conditions"] = [dict(end.words) for end in way.ends]
+        decisive["conditions_sha256"] = sha256_of(run / CONDITIONS)
+    return decisive
+
+
+def _prepared(ends: tuple[End, End]) -> list[str]:
+    """What was done to films that came from files, in words."""
+    notes = []
+    for end, side in zip(ends, "AB", strict=True):
+        if end.row is None:
+            done = end.prepared
+            height, width = done["to"]
+            notes.append(
+                f"film {side}: {done['rows']}x{done['columns']} px brought to {height}x{width} ({done['fit']})"
+            )
+    return notes

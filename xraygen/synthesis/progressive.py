@@ -24,9 +24,9 @@ from xraygen.films.writers import write_png
 from xraygen.progress import Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.chains import Chains, mean_pairwise_rmse, progressive_frames, shared_chain
-from xraygen.synthesis.interpolate import nearest_step
 from xraygen.synthesis.provenance import FORMAT_VERSION, agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sampling_diffusion
+from xraygen.synthesis.timesteps import nearest_step
 from xraygen.training.checkpoint import load_run, newest_checkpoint
 
 STRIP, GIF, SHARED = "strip.png", "chain.gif", "shared-chain.png"

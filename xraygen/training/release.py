@@ -14,8 +14,9 @@ from xraygen.devices import environment
 from xraygen.errors import UsageError
 from xraygen.training.checkpoint import EMA, HASHES, Checkpoint, Choice, chosen_checkpoint, run_config
 from xraygen.training.conditions import CONDITIONS, read_conditions
+from xraygen.training.held_out import LOG, write_held_out
 
-_LOG, _DATASET = "log.jsonl", "dataset.json"
+_DATASET = "dataset.json"
 _CARD = """{text}
 ## What it is
 
@@ -75,6 +76,7 @@ def release(run: Path, out: Path, choice: Choice = "best", text: str = "") -> Re
         for name in (CONDITIONS, _DATASET):
             if (run / name).exists():
                 (aside / name).write_bytes((run / name).read_bytes())
+        write_held_out(run, checkpoint.step, aside)
         write_text(aside / "config.yaml", config.to_yaml())
         facts = _facts(run, config, checkpoint, parameters)
         card = _CARD.format(**facts, text=text, name=out.name, sha256=sha256_of(folder / EMA))
@@ -121,9 +123,9 @@ def _facts(run: Path, config: RunConfig, checkpoint: Checkpoint, parameters: int
 
 def _validation_loss(run: Path, step: int) -> float | None:
     """The loss on held-out films that the log holds for a step."""
-    if not (run / _LOG).exists():
+    if not (run / LOG).exists():
         return None
-    for line in (run / _LOG).read_text(encoding="utf-8").splitlines():
+    for line in (run / LOG).read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         if entry["step"] == step and "validation_loss" in entry:
             return float(entry["validation_loss"])

@@ -1,0 +1,115 @@
+"""What a PATH holds: frames, strip, GIF, video, grid, the curves, and path.json, which says that they are all there."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xraygen.atomic import write_json
+from xraygen.dataset.store import Dataset
+from xraygen.films.grids import tile, write_gif
+from xraygen.films.video import write_mp4
+from xraygen.films.writers import SERIES_DESCRIPTION, write_png
+from xraygen.metrics.features import load_extractor
+from xraygen.progress import Report
+from xraygen.ranges import Stored
+from xraygen.synthesis.path_curves import curves_chart, joined, measure_curves, save_chart
+from xraygen.synthesis.path_frames import Frames, Way
+from xraygen.synthesis.path_grid import make_grid
+from xraygen.synthesis.sampling import as_stored
+from xraygen.synthesis.timesteps import log_snrs
+
+FORMAT_VERSION = 1
+WHOSE = f"{SERIES_DESCRIPTION}; between two patients' films: personal data"
+"""What a video says of itself."""
+
+
+@dataclass(frozen=True)
+class PathOutputs:
+    """What is written besides the frames, and what it is measured by.
+
+    Attributes:
+        data: The RUN's DATASET: the nearest training film of each frame, and the held-out films' range of losses.
+        features: Features in which distances are measured.
+        grid: Write grid.png, the path at eighths of the schedule.
+        mp4: Write path.mp4.
+    """
+
+    data: Path | None = None
+    features: str = "efficientnet-lite0"
+    grid: bool = False
+    mp4: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PathFolder:
+    """The frames of a path, and the folder that they go to."""
+
+    out: Path
+    way: Way
+    lam: Tensor
+    start: int
+    frames: Frames
+
+    def write(
+        self,
+        origin: Mapping[str, Any],
+        outputs: PathOutputs,
+        dataset: Dataset | None,
+        likeness: Mapping[str, Any],
+        report: Report,
+    ) -> None:
+        """The pictures, then path.json, which says that they are all there."""
+        stored = as_stored(self.frames.x)
+        ends = as_stored(torch.stack([end.x for end in self.way.ends]))
+        bits = 16 if stored.dtype == np.uint16 else 8
+        self._write_pictures(stored, ends, bits, mp4=outputs.mp4)
+        extractor = load_extractor(outputs.features, str(self.way.device))
+        curves = measure_curves(stored, ends, bits, extractor, dataset, report)
+        save_chart(self.out / "curves.png", curves_chart(self.lam.tolist(), curves))
+        variances = self.frames.noise_variance.tolist()
+        entries = [
+            {
+                "file_name": f"frames/frame-{index:03d}.png",
+                "lambda": round(lam, 6),
+                "noise_variance": round(variance, 5),
+                **curves.of_frame(index),
+            }
+            for index, (lam, variance) in enumerate(zip(self.lam.tolist(), variances, strict=True))
+        ]
+        told = {
+            "format_version": FORMAT_VERSION,
+            "personal_data": True,
+            "settings": origin["settings"],
+            "log_snr_at_64_px": self._log_snr(),
+            "ends": {side: dict(end.prepared) for side, end in zip("ab", self.way.ends, strict=True)},
+            "likeness_to_training_films": dict(likeness),
+            "features": curves.label,
+            "smoothness": None if curves.smoothness is None else round(curves.smoothness, 4),
+        }
+        if outputs.grid:
+            grid = make_grid(self.way, self.lam, report)
+            write_png(self.out / "grid.png", grid.picture)
+            told["grid"] = grid.shows
+        write_json(self.out / "path.json", {**told, "frames": entries})
+
+    def _write_pictures(self, stored: Stored, ends: Stored, bits: int, *, mp4: bool) -> None:
+        """Frames, strip, GIF and video."""
+        for index, frame in enumerate(stored):
+            write_png(self.out / "frames" / f"frame-{index:03d}.png", frame)
+        strip = joined(ends[:1], stored, ends[1:])
+        write_png(self.out / "strip.png", tile(strip, bits, columns=len(strip)))
+        write_gif(self.out / "path.gif", stored, bits)
+        if mp4:
+            write_mp4(self.out / "path.mp4", stored, bits, WHOSE)
+
+    def _log_snr(self) -> float | None:
+        """Of the noise, as it is at 64 px; None where no signal is left."""
+        x = self.way.ends[0].x
+        log_snr = float(log_snrs(self.way.chain, (x.shape[0], x.shape[1], x.shape[2]))[self.start])
+        return round(log_snr, 4) if math.isfinite(log_snr) else None
