@@ -109,8 +109,7 @@ def noise_of(alone: Way, mode: Mode) -> Tensor:
 def test_the_noise_has_the_variance_that_its_mode_says(
     way: Way, mode: Mode, lam: float, variance: float
 ) -> None:
-    wide = [End(end.x.expand(-1, 16, -1, -1).reshape(1, 256, 16).repeat(1, 1, 16), end.condition)
-            for end in way.ends]  # fmt: skip
+    wide = [replace(end, x=end.x.repeat(1, 16, 16)) for end in way.ends]  # 256 px
     large = replace(way, mode=mode, ends=(wide[0], wide[1]))
     x_t = large.noisy(torch.tensor([lam]).double(), START)
     first, second = (end.x for end in large.ordered)
@@ -510,3 +509,20 @@ def test_another_dataset_than_the_runs_says_nothing_of_its_training_films(
             tiny_run, f"{labelled_dataset}#1", f"{labelled_dataset}#9", tmp_path / "out",
             InterpolateSettings(timestep=9), FAST, outputs=PathOutputs(labelled_dataset, "pixels"), device="cpu",
         )  # fmt: skip
+
+
+def test_the_command_line_takes_a_negative_log_snr_decodes_inversion_by_ddim_and_makes_a_video(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    both = ("interpolate", tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", "--out", tmp_path / "out",
+            "--frames", 2, "--mode", "inversion", "--features", "pixels", "--device", "cpu", "--mp4")  # fmt: skip
+    result = xraygen_cli(*both, "--log-snr", "-3", "--steps", 10)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads((tmp_path / "out" / "path.json").read_text())
+    assert told["settings"]["sampler"] == "ddim"
+    assert told["log_snr_at_64_px"] == pytest.approx(-3, abs=1.5)  # the chain has ten steps
+    assert b"personal data" in (tmp_path / "out" / "path.mp4").read_bytes()
+    result = xraygen_cli(*both, "--log-snr", "-3", "--timestep", 5)
+    assert result.exit_code == 2
+    assert "say the same thing; leave one out" in result.stderr

@@ -26,6 +26,7 @@ def test_a_release_is_a_run_with_the_averaged_weights_alone(conditional_run: Pat
         "config.yaml",
         "conditions.json",
         "dataset.json",
+        "held-out.json",
         weights,
         f"checkpoints/{checkpoint.folder.name}/{HASHES}",
     }
