@@ -190,7 +190,7 @@ def test_the_other_verbs_take_a_conditional_run_as_the_unconditional_one(
     calls = [
         ["progressive", conditional_run, "--seeds", "0", "--sampler", "ddim", "--steps", "4", "--split", "none"],
         ["interpolate", conditional_run, f"{labelled_dataset}#0", f"{labelled_dataset}#1",
-         "--timestep", "10", "--frames", "2"],
+         "--timestep", "10", "--frames", "2", "--guidance", "0", "--features", "pixels"],
         ["likelihood", conditional_run, "--data", labelled_dataset, "--count", "1", "--strata", "0"],
     ]  # fmt: skip
     for verb, *words in calls:
