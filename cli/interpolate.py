@@ -99,10 +99,9 @@ def interpolate(
             f"Would write {frames + 2 * beyond} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
         )
         return
-    from xraygen.synthesis.path_folder import PathOutputs
-
     from xraygen.synthesis.interpolate import InterpolateSettings
     from xraygen.synthesis.interpolate import interpolate as make
+    from xraygen.synthesis.path_folder import PathOutputs
     from xraygen.synthesis.sampling import SamplerSettings
 
     chain = sampler or (options.SamplerName.ddim if mode is Mode.inversion else options.SamplerName.ddpm)
