@@ -22,6 +22,13 @@ class Mode(StrEnum):
     inversion = "inversion"
 
 
+class Format(StrEnum):
+    """How the frames are written."""
+
+    png = "png"
+    dicom = "dicom"
+
+
 def interpolate(
     run: options.Run,
     film_a: Annotated[
@@ -51,6 +58,9 @@ def interpolate(
         options.SamplerName | None, typer.Option(help="How frames are decoded [ddpm; ddim for inversion].")
     ] = None,
     steps: options.Steps = None,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="dicom writes a multi-frame object beside the PNG frames.")
+    ] = Format.png,
     iterations: Annotated[
         int, typer.Option(min=1, help="Network evaluations per step of the inversion; more are more exact.")
     ] = 1,
@@ -117,6 +127,7 @@ def interpolate(
             outputs=PathOutputs(data, features, grid, mp4),
             condition_a=said[0],
             condition_b=said[1],
+            file_format=file_format.value,
             checkpoint=options.read_checkpoint(checkpoint),
             device=device,
             report=report,

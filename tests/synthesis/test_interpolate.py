@@ -30,7 +30,7 @@ from xraygen.synthesis.sampling import SamplerSettings, sampling_diffusion
 from xraygen.training.checkpoint import LoadedRun, load_run
 from xraygen.training.conditions import read_conditions
 
-FAST = SamplerSettings(sampler="ddim", steps=10, batch_size=5)
+FAST = SamplerSettings(sampler="ddim", steps=10, compute_batch=5)
 PLAIN = PathOutputs(features="pixels")
 START = 6
 
@@ -66,7 +66,7 @@ def pixels_of(folder: Path) -> np.ndarray:
 def test_swapping_the_films_mirrors_the_path_bit_for_bit(way: Way, mode: Mode, sampler: str) -> None:
     if mode == "inversion" and sampler == "ddpm":
         pytest.skip("inversion has no chance in it")
-    settings = SamplerSettings(sampler=sampler, steps=10, batch_size=3)  # type: ignore[arg-type]
+    settings = SamplerSettings(sampler=sampler, steps=10, compute_batch=3)  # type: ignore[arg-type]
     there = replace(way, mode=mode, sampler=settings)
     back = replace(there, ends=there.ends[::-1])
     assert there.turned != back.turned

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from xraygen.atomic import sha256_of, sole_writer, write_json
 from xraygen.dataset.conditions import Conditions
@@ -14,6 +14,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.video import require_video
 from xraygen.progress import Report, silent
+from xraygen.synthesis.images import settings_of_format
 from xraygen.synthesis.path_ends import End, Words, read_end
 from xraygen.synthesis.path_familiarity import Judge, likeness
 from xraygen.synthesis.path_folder import PathFolder, PathOutputs
@@ -80,6 +81,7 @@ def interpolate(
     outputs: PathOutputs | None = None,
     condition_a: Words | None = None,
     condition_b: Words | None = None,
+    file_format: Literal["png", "dicom"] = "png",
     checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
@@ -98,6 +100,7 @@ def interpolate(
         outputs: What else is written.
         condition_a: What the network is told of film A, over what its DATASET row says, where the RUN knows conditions.
         condition_b: The same of film B.
+        file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too.
         checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many frames are done.
@@ -133,10 +136,11 @@ def interpolate(
         settings.guidance,
         target,
     )
+    decisive = _decisive(run, way, settings, start, told)
+    if file_format == "dicom":
+        decisive |= settings_of_format(run, "dicom", False, config.data.shape)
     with sole_writer(out):
-        origin = agreed_provenance(
-            out, provenance(run, chosen, _decisive(run, way, settings, start, told), target)
-        )
+        origin = agreed_provenance(out, provenance(run, chosen, decisive, target))
         write_json(out / "provenance.json", origin)
         judge = Judge(model, diffusion, target)
         reference = judge.reference(run, chosen.step, dataset, told.conditions, report)

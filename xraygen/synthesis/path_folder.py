@@ -13,11 +13,13 @@ from torch import Tensor
 from xraygen.atomic import write_json
 from xraygen.dataset.store import Dataset
 from xraygen.films.grids import tile, write_gif
+from xraygen.films.synthetic import SERIES_DESCRIPTION
 from xraygen.films.video import write_mp4
-from xraygen.films.writers import SERIES_DESCRIPTION, write_png
+from xraygen.films.writers import write_png
 from xraygen.metrics.features import load_extractor
 from xraygen.progress import Report
 from xraygen.ranges import Stored
+from xraygen.synthesis.images import write_frames
 from xraygen.synthesis.path_curves import curves_chart, joined, measure_curves, save_chart
 from xraygen.synthesis.path_frames import Frames, Way
 from xraygen.synthesis.path_grid import make_grid
@@ -25,8 +27,8 @@ from xraygen.synthesis.sampling import as_stored
 from xraygen.synthesis.timesteps import log_snrs
 
 FORMAT_VERSION = 1
-WHOSE = f"{SERIES_DESCRIPTION}; between two patients' films: personal data"
-"""What a video says of itself."""
+WHOSE = "between two patients' films: personal data"
+"""What a video and a DICOM object say of themselves."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class PathFolder:
         ends = as_stored(torch.stack([end.x for end in self.way.ends]))
         bits = 16 if stored.dtype == np.uint16 else 8
         self._write_pictures(stored, ends, bits, mp4=outputs.mp4)
+        if origin["settings"].get("format") == "dicom":
+            labels = [f"lambda {lam:.4g}" for lam in self.lam.tolist()]
+            write_frames(self.out / "path.dcm", stored.astype(np.uint16), labels, origin, WHOSE)
         extractor = load_extractor(outputs.features, str(self.way.device))
         curves = measure_curves(stored, ends, bits, extractor, dataset, report)
         save_chart(self.out / "curves.png", curves_chart(self.lam.tolist(), curves))
@@ -106,7 +111,7 @@ class PathFolder:
         write_png(self.out / "strip.png", tile(strip, bits, columns=len(strip)))
         write_gif(self.out / "path.gif", stored, bits)
         if mp4:
-            write_mp4(self.out / "path.mp4", stored, bits, WHOSE)
+            write_mp4(self.out / "path.mp4", stored, bits, f"{SERIES_DESCRIPTION}; {WHOSE}")
 
     def _log_snr(self) -> float | None:
         """Of the noise, as it is at 64 px; None where no signal is left."""

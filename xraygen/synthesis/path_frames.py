@@ -189,7 +189,7 @@ class Way:
             return torch.randn(x_t.shape[1:], generator=generator).to(x_t.device)
 
         count = len(x_t)
-        size = min(self.sampler.batch_size, count)
+        size = min(self.sampler.compute_batch, count)
         decoded: list[Tensor] = []
         for first in range(0, count, size):
             places = torch.arange(first, first + size).clamp(max=count - 1)
