@@ -233,6 +233,8 @@ def measure_inversion(path: Path, whole: Way, pairs: Sequence[Pair], steps: Sequ
     for iterations, colour in ((1, COLOURS["inversion"]), (2, "#5A5A5A")):
         values = [errors[iterations, count] for count in steps]
         axes.loglog(steps, values, marker=".", color=colour, label=f"{iterations} per step")
+    axes.set_xticks(list(steps), list(map(str, steps)), minor=False)
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("steps of the chain")
     axes.set_ylabel("RMSE of the film, of 255")
     axes.spines[["top", "right"]].set_visible(False)
@@ -327,7 +329,9 @@ def main() -> None:
         chosen.inversion_steps,
     )
     measure_likeness(whole, dataset, run, checkpoint.step, sets)
-    say_how("python docs/measure_paths.py", chosen.seed)
+    numbers = {name: value for name, value in vars(chosen).items() if isinstance(value, int | float)}
+    how = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in numbers.items())
+    say_how(f"python docs/measure_paths.py {how}", chosen.seed)
 
 
 def measure_sets(
