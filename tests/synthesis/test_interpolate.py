@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -256,7 +257,7 @@ def path(
     settings = InterpolateSettings(mode="slerp", timestep=10, frames=5, beyond=1)
     outputs = PathOutputs(tiny_dataset, "pixels", grid=True)
     rows = f"{tiny_dataset}#1", f"{tiny_dataset}#9"
-    interpolate(tiny_run, *rows, out, settings, FAST, outputs=outputs, device="cpu")
+    interpolate(tiny_run, *rows, out, settings, FAST, outputs=outputs, file_format="dicom", device="cpu")
     return out, json.loads((out / "path.json").read_text())
 
 
@@ -273,6 +274,19 @@ def test_a_path_has_its_pictures_and_its_description(path: tuple[Path, dict[str,
     assert told["personal_data"] is True
     assert told["settings"]["timestep"] == 11  # the nearest of the ten steps 19, 17, ... that the chain has
     assert told["ends"] == {"a": {"dataset_row": 1}, "b": {"dataset_row": 9}}
+
+
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian's package dicom3tools)"
+)
+def test_the_multi_frame_object_passes_dciodvfy_but_for_synthetic_data(
+    path: tuple[Path, dict[str, Any]],
+) -> None:
+    """dciodvfy does not know (0008,001C), which came with the edition of 2023."""
+    told = subprocess.run(["dciodvfy", str(path[0] / "path.dcm")], capture_output=True, text=True, check=True)
+    errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1
+    assert "(0x0008,0x001c)" in errors[0]
 
 
 def test_the_curves_are_what_they_say(path: tuple[Path, dict[str, Any]], tiny_dataset: Path) -> None:
