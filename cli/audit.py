@@ -27,7 +27,7 @@ def audit(
         list[str] | None,
         typer.Option(
             metavar="EXPR",
-            help="Exit with 1 where this holds, such as 'fd/floor>3' or 'suspects/expected>3'.",
+            help="Exit with 1 where this holds, such as 'fd/floor>3', 'kid_low>0.01' or 'suspects/expected>3'.",
         ),
     ] = None,
     count: Annotated[

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from real_films import say, say_how, say_table
 from torch.nn import functional
 
-from xraygen.audit.fidelity import choose, frechet_intervals, reference_sets
+from xraygen.audit.fidelity import choose, reference_sets
+from xraygen.audit.intervals import frechet_intervals
 from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from real_films import say, say_how, say_table
 
 from xraygen.atomic import atomic_file, write_json
-from xraygen.audit.fidelity import KEPT, STUDENT_T, SUBSAMPLES, choose
+from xraygen.audit.fidelity import choose
+from xraygen.audit.intervals import KEPT, STUDENT_T, SUBSAMPLES
 from xraygen.dataset.store import open_dataset
 from xraygen.devices import choose_device
 from xraygen.diffusion.spacing import Spacing

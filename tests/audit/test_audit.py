@@ -152,7 +152,7 @@ def test_no_real_film_is_in_the_report_nor_a_suspect(
 def test_the_contact_sheet_leaves_suspects_out(
     tmp_path: Path, real: Path, make_synthetic: MakeSynthetic
 ) -> None:
-    copies = open_dataset(real).gather(np.arange(6))
+    copies = open_dataset(real).gather(np.arange(8))
     audit(real, make_synthetic(tmp_path / "copies", copies), tmp_path / "report", FAST)
     assert not (tmp_path / "report" / "figures" / "contact-sheet.png").exists()
     assert "Contact sheet" not in (tmp_path / "report" / "report.html").read_text()
@@ -180,7 +180,7 @@ def test_the_report_names_hashes_and_versions_and_no_path(finished: Finished, re
 def test_names_are_escaped(
     tmp_path: Path, real: Path, textures: Textures, make_synthetic: MakeSynthetic
 ) -> None:
-    folder = make_synthetic(tmp_path / "<script>x", textures(6, seed=2))
+    folder = make_synthetic(tmp_path / "<script>x", textures(8, seed=2))
     audit(real, folder, tmp_path / "report", FAST)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "<script>" not in page
@@ -235,7 +235,7 @@ def test_a_folder_with_something_else_is_not_written_into(
     [
         (AuditSettings(features=("inception",)), "known: efficientnet-lite0, pixels"),
         (AuditSettings(fail_on=("fid>1",)), "is not measured"),
-        (AuditSettings(count=1000), "expected 4 to 20"),
+        (AuditSettings(count=1000), "expected 8 to 20"),
         (AuditSettings(device="tpu9"), "--device tpu9"),
     ],
 )

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xraygen.audit.fidelity import choose, equal_count, frechet_intervals, reference_sets
+from xraygen.audit.fidelity import choose, equal_count, reference_sets
+from xraygen.audit.intervals import frechet_intervals
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
 
@@ -13,15 +14,15 @@ def test_the_smallest_set_decides_n() -> None:
     assert equal_count({"test": 30, "train": 200, "synthetic": 50}, 20) == 20
 
 
-@pytest.mark.parametrize("wanted", [31, 3])
+@pytest.mark.parametrize("wanted", [31, 7])
 def test_an_n_that_cannot_be_is_refused_with_the_set_that_limits_it(wanted: int) -> None:
-    with pytest.raises(UsageError, match=r"expected 4 to 30, the number of films in synthetic"):
+    with pytest.raises(UsageError, match=r"expected 8 to 30, the number of films in synthetic"):
         equal_count({"test": 40, "synthetic": 30}, wanted)
 
 
-def test_a_set_of_three_films_is_refused() -> None:
-    with pytest.raises(UsageError, match="synthetic holds 3 films"):
-        equal_count({"test": 40, "synthetic": 3}, None)
+def test_a_set_of_seven_films_is_refused() -> None:
+    with pytest.raises(UsageError, match="synthetic holds 7 films"):
+        equal_count({"test": 40, "synthetic": 7}, None)
 
 
 def test_chosen_rows_follow_the_seed_and_the_name_and_never_repeat() -> None:

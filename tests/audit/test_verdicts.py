@@ -1,23 +1,40 @@
+from typing import Any
+
 import pytest
 
 from xraygen.audit.verdicts import judge, known_quantities, measure, parse_check
 from xraygen.errors import FolderError, UsageError
 
 DISTANCES = {"real": 20.0, "blurred": 80.0, "gaussian": 120.0, "noise": 400.0}
-REPORT = {
+
+
+def entry(value: float | None, half: float, **sets: float) -> dict[str, Any]:
+    ends = (None, None) if value is None else (value - half, value + half)
+    return {
+        "value": value,
+        "low": ends[0],
+        "high": ends[1],
+        "sets": {name: {"value": other} for name, other in sets.items()},
+    }
+
+
+REPORT: dict[str, Any] = {
     "features": {
         "first": {
-            "fd": {
-                "value": 60.0,
-                "low": 50.0,
-                "high": 70.0,
-                "sets": {name: {"value": value} for name, value in DISTANCES.items()},
-            }
+            "fd": entry(60, 10, **DISTANCES),
+            "fd_infinity": entry(None, 0, blurred=70, gaussian=110, noise=390),
+            "kid": entry(0.03, 0.01, real=0.0, blurred=0.06, gaussian=0.2, noise=0.5),
+            "precision": entry(0.6, 0.1, real=0.8, blurred=0.1, gaussian=0.0, noise=0.0),
+            "recall": entry(0.4, 0.1, real=0.8),
+            "density": entry(0.5, 0.1, real=1.0),
+            "coverage": entry(0.7, 0.1, real=0.95),
         },
         "second": {"fd": {"value": 1.0}},
     },
-    "ssim": {"value": 0.5, "real": 0.4},
-    "ms_ssim": {"value": 0.6, "real": 0.3},
+    "intensity": entry(0.03, 0.01, real=0.01, blurred=0.01, gaussian=0.1, noise=0.2),
+    "spectrum": entry(4, 1, real=0.5, blurred=20, gaussian=10, noise=30),
+    "ssim": {"value": 0.5, "low": 0.4, "high": 0.6, "real": 0.4},
+    "ms_ssim": {"value": 0.6, "low": 0.5, "high": 0.7, "real": 0.3},
     "privacy": {"suspects": [{}, {}, {}], "expected_by_chance": 1.5},
     "synthetic": {"duplicates": 2},
 }
@@ -37,6 +54,16 @@ REPORT = {
         ("suspects", 3),
         ("suspects/expected", 2),
         ("duplicates", 2),
+        ("kid", 0.03),
+        ("kid_low", 0.02),
+        ("kid_high/noise", 0.08),
+        ("precision/floor", 0.75),
+        ("recall", 0.4),
+        ("density_low", 0.4),
+        ("coverage_high", 0.8),
+        ("intensity/floor", 3),
+        ("spectrum/blurred", 0.2),
+        ("ms_ssim_high", 0.7),
     ],
 )
 def test_a_quantity_is_read_from_the_report(quantity: str, value: float) -> None:
@@ -78,10 +105,25 @@ def test_what_is_no_check_is_refused_with_the_grammar(text: str) -> None:
         parse_check(text)
 
 
-@pytest.mark.parametrize("text", ["fid>3", "fd/ceiling>1", "suspects/floor>1", "real>2"])
+@pytest.mark.parametrize(
+    "text", ["fid>3", "fd/ceiling>1", "kid/floor>1", "suspects_low>1", "suspects/floor>1", "real>2"]
+)
 def test_an_unknown_quantity_is_refused_with_the_known_ones(text: str) -> None:
-    with pytest.raises(UsageError, match="is not measured; known: fd, fd/floor"):
+    with pytest.raises(UsageError, match=r"is not measured; known: fd\[/floor\|blurred\|gaussian\|noise\], "):
         parse_check(text)
+
+
+@pytest.mark.parametrize("text", ["fd_infinity>1", "fd_infinity<1", "fd_infinity_low/noise>0.1"])
+def test_a_number_that_was_refused_passes_no_check(text: str) -> None:
+    (verdict,) = judge([parse_check(text)], REPORT)
+    assert (verdict["passed"], verdict["value"]) == (False, None)
+    assert "is refused, so that nothing can be said" in verdict["sentence"]
+
+
+def test_every_quantity_that_is_known_can_be_read() -> None:
+    for quantity in known_quantities():
+        value = measure(quantity, REPORT)
+        assert value is None if "infinity" in quantity else value is not None
 
 
 def test_a_ratio_to_0_is_refused() -> None:

@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.audit.describe import alike, describe_real, describe_synthetic, summarise
-from xraygen.audit.fidelity import (
-    Comparison,
-    Interval,
-    choose,
-    chosen_from,
-    equal_count,
-    frechet_intervals,
-    reference_sets,
-)
+from xraygen.audit.describe import describe_real, describe_synthetic, summarise
+from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
+from xraygen.audit.likeness import similarities
+from xraygen.audit.measures import in_features, in_pixels
 from xraygen.audit.privacy import Neighbours, find_neighbours, privacy_report
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
@@ -27,11 +21,9 @@ from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment
 from xraygen.errors import UsageError
 from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
-from xraygen.metrics.ssim import Diversity, diversity
 from xraygen.progress import Progress, Report, silent
-from xraygen.seeds import torch_generator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COPIES_ALSO_IN = "pixels"
 """Copies are looked for in the first --features and, always, in the pixels themselves."""
 
@@ -121,7 +113,18 @@ def audit(
             features[name] = _fidelity(extractor, material, real_features, settings, report)
         if name in (_features(settings)[0], COPIES_ALSO_IN):
             spaces.append(_copies(extractor, material, real_features, report))
-    of_synthetic, of_real = _diversities(material, settings, report)
+    test = material.real.gather(material.rows)
+    pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
+    similar = similarities(
+        material.synthetic,
+        material.real,
+        material.test,
+        material.train,
+        spaces[0],
+        pairs=settings.pairs,
+        seed=settings.seed,
+        report=report,
+    )
     train_ids = material.real.manifest["image_id"].astype(str).to_numpy()[material.train].tolist()
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -135,8 +138,8 @@ def audit(
             "count": material.count,
         },
         "features": features,
-        "ssim": alike(of_synthetic, of_real, "ssim"),
-        "ms_ssim": alike(of_synthetic, of_real, "ms_ssim") | {"scales": of_synthetic.scales},
+        **pixels,
+        **similar,
         "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
         "groups": {},
     }
@@ -219,37 +222,16 @@ def _fidelity(
     settings: AuditSettings,
     report: Report,
 ) -> dict[str, Any]:
-    """Fréchet distances in one feature space, as report.json holds them."""
+    """All measures in one feature space, as report.json holds them."""
     features: dict[str, NDArray[np.float32]] = {}
     for done, (name, chosen) in enumerate(material.sets.items()):
         report(Progress(f"sets to compare ({extractor.label})", done, len(material.sets)))
         features[name] = extract(extractor, chosen.images, chosen.bits)
     report(Progress(f"sets to compare ({extractor.label})", len(material.sets), len(material.sets)))
-    task = f"Fréchet distances ({extractor.label})"
-    intervals = frechet_intervals(
-        real_features[material.rows], features, settings.seed, report=report, task=task
+    measured: dict[str, Any] = in_features(
+        real_features[material.rows], features, material.sets, extractor.label, settings.seed, report=report
     )
-    sets = {
-        name: {"label": chosen.label, "description": chosen.description, **asdict(intervals[name])}
-        for name, chosen in material.sets.items()
-    }
-    own: Interval = intervals["this"]
-    return {
-        "fd": {
-            **asdict(own),
-            "floor": intervals["real"].value,
-            "ceiling": intervals["noise"].value,
-            "name": f"FD-{extractor.label}",
-            "count": material.count,
-            "estimand": (
-                f"Expected squared Fréchet distance between the Gaussians fitted to the features of "
-                f"{material.count} real test films and of {material.count} films of the set. It falls as that "
-                "number grows: compare at the same number and with the same features only."
-            ),
-            "sets": sets,
-        },
-        "extractor": dict(extractor.provenance),
-    }
+    return {**measured, "extractor": dict(extractor.provenance)}
 
 
 def _copies(
@@ -265,18 +247,3 @@ def _copies(
         train=real_features[material.train],
         test=real_features[material.test],
     )
-
-
-def _diversities(material: _Material, settings: AuditSettings, report: Report) -> tuple[Diversity, Diversity]:
-    """How alike the synthetic films are, and the test films."""
-    films = material.synthetic
-    report(Progress("structural similarity", 0, 2))
-    generator = torch_generator(settings.seed, "audit-pairs-synthetic")
-    of_synthetic = diversity(films.images, films.bits, pairs=settings.pairs, generator=generator)
-    report(Progress("structural similarity", 1, 2))
-    generator = torch_generator(settings.seed, "audit-pairs-real")
-    rows = choose(len(material.test), min(len(material.test), 2 * settings.pairs), settings.seed, "pairs")
-    test = material.real.gather(material.test[rows])
-    of_real = diversity(test, material.real.info.bits, pairs=settings.pairs, generator=generator)
-    report(Progress("structural similarity", 2, 2))
-    return of_synthetic, of_real

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xraygen.atomic import sha256_of
+from xraygen.audit.measures import MEASURES
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
-from xraygen.metrics.ssim import Diversity
-
-_SMALL_COUNT = 100
-
-
-def alike(synthetic: Diversity, real: Diversity, name: str) -> dict[str, float]:
-    """One of the two similarities, as report.json holds it."""
-    return {
-        "value": getattr(synthetic, name),
-        "standard_error": getattr(synthetic, f"{name}_standard_error"),
-        "pairs": synthetic.pairs,
-        "real": getattr(real, name),
-        "real_standard_error": getattr(real, f"{name}_standard_error"),
-        "real_pairs": real.pairs,
-    }
 
 
 def describe_real(real: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, Any]:
@@ -69,12 +55,20 @@ def _checkpoint(provenance: Path) -> dict[str, Any] | None:
 
 def summarise(result: Mapping[str, Any]) -> list[str]:
     """The result in sentences."""
-    fd = next(iter(result["features"].values()))["fd"]
+    first = next(iter(result["features"].values()))
+    fd, kid = first["fd"], first["kid"]
     floor, privacy = fd["sets"]["real"], result["privacy"]
+    inside = {name: f"{100 * first[name]['value']:.0f} %" for name in ("precision", "recall", "coverage")}
     sentences = [
         f"{fd['name']} at N = {fd['count']}: this set is {_number(fd)} from the real test films; real films of "
         f"other patients are {_number(floor)} from them, and noise {fd['ceiling']:.4g}.",
         f"That is {measure('fd/floor', result):.2f} times the floor." if fd["floor"] else "The floor is 0.",
+        f"{kid['name']}: {_number(kid)}; real films of other patients {_number(kid['sets']['real'])}, noise "
+        f"{kid['ceiling']:.4g}.",
+        f"{inside['precision']} of the synthetic films look like some real film (precision; real films "
+        f"{100 * first['precision']['floor']:.0f} %), {inside['recall']} of the real films like some synthetic one "
+        f"(recall; {100 * first['recall']['floor']:.0f} %), and {inside['coverage']} have a synthetic film nearby "
+        f"(coverage; {100 * first['coverage']['floor']:.0f} %).",
         f"{len(privacy['suspects'])} of {result['synthetic']['films']} synthetic films are suspected copies of a "
         f"training film; about {privacy['expected_by_chance']:.2g} would be by chance in a set without any copy.",
         f"Pairs of synthetic films have a mean MS-SSIM of {result['ms_ssim']['value']:.3f}, "
@@ -85,11 +79,7 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
 
 def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
     """What a reader must know before trusting the numbers."""
-    caveats = []
-    if count < _SMALL_COUNT:
-        caveats.append(
-            f"N = {count} is small: trust the order of the sets more than any ratio of two distances."
-        )
+    caveats = [*_too_few(result, count)]
     if duplicates := result["synthetic"]["duplicates"]:
         caveats.append(f"Exact duplicates among the synthetic films: {duplicates}.")
     if leaks := result["privacy"]["leaks"]:
@@ -97,20 +87,54 @@ def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
     return caveats
 
 
-def _number(interval: Mapping[str, float]) -> str:
+def measured(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measures by name: those of the first feature space, and those of the pixels."""
+    first = next(iter(result["features"].values()))
+    return {name: first.get(name) or result[name] for name in MEASURES if name in first or name in result}
+
+
+def _too_few(result: Mapping[str, Any], count: int) -> Iterator[str]:
+    """Warnings of measures that N films are too few for."""
+    blind = []
+    for entry in measured(result).values():
+        enough = entry["enough"]
+        if entry["value"] is None:
+            yield f"{entry['name']} is not given: {entry['refused'] or 'that of the floor is refused'}."
+        elif enough["gap"] is None:
+            blind.append(entry["name"])
+        elif enough["count"] > count:
+            yield (
+                f"N = {count} is too small for {entry['name']}: its interval is too wide to tell this set from the "
+                f"mildest of the known bad ones. About N = {_rounded(enough['count'])} would do."
+            )
+    if blind:
+        yield f"Blurred films, noise and a Gaussian score no worse than real films in: {', '.join(blind)}."
+
+
+def _rounded(count: int) -> int:
+    """Upwards to two digits: the needed N is an estimate."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // step) * step
+
+
+def _number(interval: Mapping[str, float | None]) -> str:
     """34.1 (95 %: 30.2 to 38.0)."""
+    if interval["value"] is None:
+        return "refused"
     return f"{interval['value']:.4g} (95 %: {interval['low']:.4g} to {interval['high']:.4g})"
 
 
 def distance_table(result: Mapping[str, Any]) -> list[str]:
-    """The Fréchet distances as lines of text, nearest first."""
+    """The measures as lines of text: a block per feature space and one of the pixels, sets by falling FD."""
     lines = []
-    for entry in result["features"].values():
-        fd = entry["fd"]
-        lines.append(f"{fd['name']} from {fd['count']} real test films, N = {fd['count']}")
-        for item in sorted(fd["sets"].values(), key=lambda item: float(item["value"])):
-            times = f"{item['value'] / fd['floor']:8.2f} x floor" if fd["floor"] else ""
-            lines.append(
-                f"  {item['label']:<28} {item['value']:10.4g}  [{item['low']:.4g}, {item['high']:.4g}]  {times}"
-            )
+    pixels = {name: result[name] for name in ("intensity", "spectrum")}
+    for space, entries in {**result["features"], "pixels and spectrum": pixels}.items():
+        shown = {name: entry for name, entry in entries.items() if name in MEASURES}
+        first = next(iter(shown.values()))
+        lines.append(f"{space}, N = {first['count']} (95 % intervals)")
+        order = sorted(first["sets"], key=lambda key: float(first["sets"][key]["value"]))
+        for entry in shown.values():
+            lines.append(f"  {entry['name']} ({entry['better']} is better)")
+            lines += [f"    {entry['sets'][key]['label']:<28} {_number(entry['sets'][key])}" for key in order]
+        lines.append("")
     return lines

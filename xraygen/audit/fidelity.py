@@ -1,9 +1,7 @@
 """How far a set of films is from the real ones, beside sets whose quality is known, all at one N."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,33 +9,16 @@ from numpy.typing import NDArray
 from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
 from xraygen.errors import UsageError
-from xraygen.metrics.frechet import frechet_distance_of_features
 from xraygen.metrics.references import blurred, gaussian_like, noise
-from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_unit, unit_to_stored
 from xraygen.seeds import numpy_generator, torch_generator
 
-SUBSAMPLES = 16
-KEPT = 0.75
-SMALLEST_COUNT = 4
-"""Three quarters of fewer films are not enough for a covariance."""
-STUDENT_T = 2.131
-"""97.5 % quantile with SUBSAMPLES - 1 degrees of freedom."""
+SMALLEST_COUNT = 8
+"""Three quarters of fewer films have no fifth neighbour."""
 
 REFERENCE_BITS = 16
 _GAUSSIAN_PIXELS = 2**27
 """512 MB of float32: the Gaussian is fitted to as many training films as that holds."""
-
-Features = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,43 +110,3 @@ def chosen_from(films: ImageSet, count: int, seed: int, label: str, description:
     """N films of a set."""
     rows = choose(len(films), count, seed, films.name)
     return Comparison(label, description, films.images[rows], films.bits)
-
-
-def frechet_intervals(
-    test: Features, sets: Mapping[str, Features], seed: int, *, report: Report = silent, task: str = "Fréchet"
-) -> dict[str, Interval]:
-    """Fréchet distance of each set from the test films, with its interval.
-
-    The estimand is the expected distance at this N. The standard error comes from a delete-a-quarter jackknife:
-    SE² = KEPT / (1 − KEPT) · variance over random subsamples of KEPT · N of both sets. The same test films are left
-    out for every set. It covers which films happened to be drawn, and not another training of the network.
-
-    Args:
-        test: `(N, F)`.
-        sets: Each `(N, F)`.
-        seed: Seed of the subsamples.
-        report: Told after each set.
-        task: What the report calls the work.
-
-    Returns:
-        Per set the distance at N, and value ± t · SE, cut off at 0.
-
-    Source:
-        Shao & Wu 1989, "A General Theory for Jackknife Variance Estimation" (delete-d).
-    """
-    count = len(test)
-    kept = int(KEPT * count)
-    generator = numpy_generator(seed, "audit-subsamples")
-    subsamples = [
-        (generator.permutation(count)[:kept], generator.permutation(count)[:kept]) for _ in range(SUBSAMPLES)
-    ]
-    intervals: dict[str, Interval] = {}
-    for done, (name, features) in enumerate(sets.items()):
-        report(Progress(task, done, len(sets)))
-        value = frechet_distance_of_features(test, features)
-        again = [frechet_distance_of_features(test[a], features[b]) for a, b in subsamples]
-        variance = kept / (count - kept) * float(np.var(again, ddof=1))
-        spread = STUDENT_T * math.sqrt(variance)
-        intervals[name] = Interval(value, max(0.0, value - spread), value + spread)
-    report(Progress(task, len(sets), len(sets)))
-    return intervals

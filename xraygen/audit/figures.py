@@ -15,6 +15,7 @@ from PIL import Image
 
 from xraygen.audit.privacy import Neighbours
 from xraygen.films.grids import tile
+from xraygen.metrics.pixels import film_statistics, mean_power
 from xraygen.ranges import Stored, stored_to_unit
 
 # Okabe & Ito's palette: told apart in every common form of colour blindness.
@@ -101,40 +102,13 @@ def spectrum_chart(real: Stored, real_bits: int, synthetic: Stored, bits: int) -
         (real, real_bits, REAL, "-", "real test films"),
         (synthetic, bits, SYNTHETIC, "--", "synthetic films"),
     ):
-        frequency, power = radial_power(images, depth)
-        axes.plot(frequency, power, color=colour, ls=style, lw=1.6, label=label)
+        films = film_statistics(images, depth)
+        axes.plot(films.frequency, mean_power(films.power), color=colour, ls=style, lw=1.6, label=label)
     axes.set(xlabel="frequency (cycles per pixel)", ylabel="mean power", xscale="log", yscale="log")
     _plain_numbers(axes.xaxis)
     axes.legend(frameon=False, fontsize=8)
     _tidy(axes)
     return figure
-
-
-def radial_power(images: Stored, bits: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power by spatial frequency, over films and directions, after removing each film's mean.
-
-    Args:
-        images: `(N, H, W)`.
-        bits: White is stored as 2^bits - 1.
-
-    Returns:
-        Frequencies in cycles per pixel, up to 0.5, and the power at each; a Hann window hides the edges.
-    """
-    height, width = images.shape[1:]
-    window = np.hanning(height)[:, None] * np.hanning(width)
-    total = np.zeros((height, width // 2 + 1))
-    for image in images:
-        unit = stored_to_unit(image, bits).astype(np.float64)
-        total += np.abs(np.fft.rfft2((unit - unit.mean()) * window)) ** 2
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    edges = np.linspace(0, 0.5, min(height, width) // 2 + 1)
-    ring = np.digitize(radius, edges) - 1
-    inside = (ring >= 0) & (ring < len(edges) - 1) & (radius > 0)
-    counts = np.bincount(ring[inside], minlength=len(edges) - 1)
-    sums = np.bincount(ring[inside], weights=total[inside], minlength=len(edges) - 1)
-    filled = counts > 0
-    power = sums[filled] / counts[filled] / (len(images) * height * width)
-    return ((edges[:-1] + edges[1:]) / 2)[filled], np.maximum(power, 1e-15)
 
 
 def png_of_figure(figure: Figure) -> bytes:

@@ -40,6 +40,8 @@ class Neighbours:
     """Which training film that is, (n,), counted within the train split."""
     null: Distances
     """From each test film to its nearest training film, ascending, (m,), without the leaks."""
+    test_index: NDArray[np.int64]
+    """Which training film is nearest to each test film, counted within the train split; leaks included."""
     leaks: int
     """Test films that equal a training film: they say nothing about chance, and are left out."""
 
@@ -97,11 +99,11 @@ def find_neighbours(
         Distances and rows.
     """
     distance, index = nearest(synthetic, train)
-    null, _ = nearest(test, train)
+    null, test_index = nearest(test, train)
     kept = np.sort(null[null > _COPY * np.median(null)])
     if not len(kept):  # every test film equals a training film
         kept = np.sort(null)
-    return Neighbours(name, label, distance, index, kept, len(null) - len(kept))
+    return Neighbours(name, label, distance, index, kept, test_index, len(null) - len(kept))
 
 
 def privacy_report(

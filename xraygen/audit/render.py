@@ -20,6 +20,7 @@ from xraygen.audit.figures import (
     png_of_figure,
     spectrum_chart,
 )
+from xraygen.audit.measures import MEASURES
 from xraygen.audit.privacy import Neighbours
 from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
@@ -88,7 +89,11 @@ def write_report(out: Path, result: Mapping[str, Any], evidence: Evidence) -> No
         with atomic_file(out / CONFIDENTIAL_NAME) as aside:
             aside.write_text(page, encoding="utf-8")
             aside.chmod(0o600)
-        page = pages.get_template("report.html.j2").render(report=result, figures=figures)
+        spaces = {
+            name: {key: entry for key, entry in entries.items() if key in MEASURES}
+            for name, entries in result["features"].items()
+        }
+        page = pages.get_template("report.html.j2").render(report=result, figures=figures, spaces=spaces)
         write_text(out / HTML_NAME, page)
         write_json(out / JSON_NAME, result)
 

@@ -8,17 +8,27 @@ from typing import Any
 
 from xraygen.errors import FolderError, UsageError
 
-QUANTITIES: dict[str, tuple[str, ...]] = {
-    "fd": ("floor", "blurred", "gaussian", "noise"),
-    "fd_low": ("floor", "blurred", "gaussian", "noise"),
-    "fd_high": ("floor", "blurred", "gaussian", "noise"),
+_FD = ("floor", "blurred", "gaussian", "noise")
+PARTS: dict[str, tuple[str, ...]] = {
+    "fd": _FD,
+    "fd_infinity": ("blurred", "gaussian", "noise"),
+    "kid": ("blurred", "gaussian", "noise"),
+    "precision": ("floor",),
+    "recall": ("floor",),
+    "density": ("floor",),
+    "coverage": ("floor",),
+    "intensity": _FD,
+    "spectrum": _FD,
     "ssim": ("real",),
     "ms_ssim": ("real",),
-    "suspects": ("expected",),
-    "duplicates": (),
 }
-"""What can be asked about, and what each may be divided by."""
+"""Measures that have an interval, and what each may be divided by: the floor of KID and of FD at N = ∞ is 0, and so is
+the precision of noise."""
 
+COUNTS: dict[str, tuple[str, ...]] = {"suspects": ("expected",), "duplicates": ()}
+"""What is counted, and has no interval."""
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -47,9 +57,18 @@ class Check:
 
 def known_quantities() -> list[str]:
     """All names that a check may use."""
+    bases = [(f"{name}{end}", parts) for name, parts in PARTS.items() for end in _ENDS]
     return [
-        name for base, parts in QUANTITIES.items() for name in (base, *(f"{base}/{part}" for part in parts))
+        name
+        for base, parts in [*bases, *COUNTS.items()]
+        for name in (base, *(f"{base}/{part}" for part in parts))
     ]
+
+
+def _known() -> str:
+    """The same in a sentence's length."""
+    names = [name + (f"[/{'|'.join(parts)}]" if parts else "") for name, parts in (PARTS | COUNTS).items()]
+    return f"{', '.join(names)}; NAME_low and NAME_high are the ends of a measure's 95 % interval"
 
 
 def parse_check(text: str) -> Check:
@@ -62,13 +81,11 @@ def parse_check(text: str) -> Check:
     if match is None:
         raise UsageError(
             f"--fail-on {text!r}: expected a quantity, one of > >= < <=, and a number, such as 'fd/floor>3'; "
-            f"quantities: {', '.join(known_quantities())}."
+            f"quantities: {_known()}."
         )
     quantity = match["name"] + (f"/{match['part']}" if match["part"] else "")
     if quantity not in known_quantities():
-        raise UsageError(
-            f"--fail-on {text!r}: {quantity} is not measured; known: {', '.join(known_quantities())}."
-        )
+        raise UsageError(f"--fail-on {text!r}: {quantity} is not measured; known: {_known()}.")
     words = f"{quantity}{match['op']}{match['number']}"
     return Check(words, quantity, _OPERATORS[match["op"]], float(match["number"]))
 
@@ -86,41 +103,47 @@ def judge(checks: Sequence[Check], report: Mapping[str, Any]) -> list[dict[str, 
     return [_verdict(check, measure(check.quantity, report)) for check in checks]
 
 
-def measure(quantity: str, report: Mapping[str, Any]) -> float:
-    """One of `known_quantities`, from the report; `fd` is that of the first --features.
+def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
+    """One of `known_quantities`, from the report; measures of features are those of the first --features.
+
+    Returns:
+        The number, or None where the audit refused to give it.
 
     Raises:
         FolderError: If it is a ratio to zero.
     """
     name, _, part = quantity.partition("/")
-    fd = next(iter(report["features"].values()))["fd"]
-    bases: dict[str, float] = {
-        "fd": fd["value"],
-        "fd_low": fd["low"],
-        "fd_high": fd["high"],
-        "ssim": report["ssim"]["value"],
-        "ms_ssim": report["ms_ssim"]["value"],
-        "suspects": float(len(report["privacy"]["suspects"])),
-        "duplicates": float(report["synthetic"]["duplicates"]),
-    }
-    if not part:
-        return bases[name]
-    if name.startswith("fd"):
-        divisor = fd["sets"]["real" if part == "floor" else part]["value"]
-    elif part == "expected":
-        divisor = report["privacy"]["expected_by_chance"]
-    else:
-        divisor = report[name]["real"]
+    privacy = report["privacy"]
+    if name == "duplicates":
+        return float(report["synthetic"]["duplicates"])
+    if name == "suspects":
+        return _ratio(quantity, len(privacy["suspects"]), privacy["expected_by_chance"] if part else 1)
+    base, end = next((base, end) for base in PARTS for end in _ENDS if name == base + end)
+    first = next(iter(report["features"].values()))
+    entry = first[base] if base in first else report[base]
+    divisor = 1
+    if part:
+        divisor = (
+            entry["real"] if part == "real" else entry["sets"]["real" if part == "floor" else part]["value"]
+        )
+    return _ratio(quantity, entry[_ENDS[end]], divisor)
+
+
+def _ratio(quantity: str, value: float | None, divisor: float | None) -> float | None:
+    """The quotient; None where either number was refused."""
+    if value is None or divisor is None:
+        return None
     if divisor == 0:
         raise FolderError(f"{quantity} is a ratio to 0: the real films are all equal; compare with others.")
-    return float(bases[name] / divisor)
+    return float(value / divisor)
 
 
-def _verdict(check: Check, value: float) -> dict[str, Any]:
-    """One line of the report."""
-    failed = check.holds(value, check.threshold)
+def _verdict(check: Check, value: float | None) -> dict[str, Any]:
+    """One line of the report; a number that is refused passes nothing."""
+    failed = value is None or check.holds(value, check.threshold)
     limit = check.text.removeprefix(check.quantity)
-    sentence = f"{check.quantity} is {value:.4g}, and the audit fails where it is {limit}."
+    is_what = "refused, so that nothing can be said" if value is None else f"{value:.4g}"
+    sentence = f"{check.quantity} is {is_what}, and the audit fails where it is {limit}."
     return {
         "check": check.text,
         "passed": not failed,

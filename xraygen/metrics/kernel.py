@@ -7,13 +7,13 @@ import math
 from typing import NamedTuple
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from xraygen.errors import ShapeError
 from xraygen.metrics.frechet import Array
 
-_NORMAL = 1.959964
-"""97.5 % quantile of the normal distribution."""
+_ROWS_AT_ONCE = 1024
 
 
 class KernelDistance(NamedTuple):
@@ -30,8 +30,8 @@ def kernel_distance(a: Array, b: Array) -> KernelDistance:
     MMD² = mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean_{ij} k(a_i, b_j)
 
     The estimand is the distance of the two populations, so that it may be compared between sets of any size; an
-    estimate may be below 0. The interval comes from the jackknife of both samples, each left out in turn: it says how
-    far another draw of films would move the value.
+    estimate may be below 0. The interval comes from the jackknife of both samples, each left out in turn, with
+    Student's t for the smaller one: it says how far another draw of films would move the value.
 
     Args:
         a: `(N, F)`, N at least 3.
@@ -55,29 +55,34 @@ def kernel_distance(a: Array, b: Array) -> KernelDistance:
         )
     if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
         raise ShapeError("A kernel distance needs finite features, and some are not.")
-    within_x, within_y = _sums_of_others(x), _sums_of_others(y)  # (N,), (M,)
-    across = _kernel(x, y)  # (N, M)
-    value = _unbiased(within_x.sum(), within_y.sum(), across.sum(), len(x), len(y))
+    within_x, within_y = (_sums(z, z)[0] - _of_itself(z) for z in (x, y))  # (N,), (M,)
+    across_x, across_y = _sums(x, y)  # (N,), (M,)
+    across = across_x.sum()
+    value = _unbiased(within_x.sum(), within_y.sum(), across, len(x), len(y))
     without_x = _unbiased(
-        within_x.sum() - 2 * within_x, within_y.sum(), across.sum() - across.sum(dim=1), len(x) - 1, len(y)
+        within_x.sum() - 2 * within_x, within_y.sum(), across - across_x, len(x) - 1, len(y)
     )  # (N,)
     without_y = _unbiased(
-        within_x.sum(), within_y.sum() - 2 * within_y, across.sum() - across.sum(dim=0), len(x), len(y) - 1
+        within_x.sum(), within_y.sum() - 2 * within_y, across - across_y, len(x), len(y) - 1
     )  # (M,)
-    spread = _NORMAL * math.sqrt(_jackknife_variance(without_x) + _jackknife_variance(without_y))
+    quantile = float(stdtrit(min(len(x), len(y)) - 1, 0.975))
+    spread = quantile * math.sqrt(_jackknife_variance(without_x) + _jackknife_variance(without_y))
     return KernelDistance(float(value), float(value) - spread, float(value) + spread)
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(xᵀy / F + 1)³ of all pairs, `(N, M)`."""
-    kernel: Tensor = (x @ y.T / x.shape[1] + 1) ** 3
-    return kernel
+def _sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_j k(x_i, y_j) for each i, `(N,)`, and Σ_i for each j, `(M,)`, k = (xᵀy / F + 1)³, some rows at a time."""
+    rows, columns = [], torch.zeros(len(y), dtype=torch.float64)
+    for block in torch.split(x, _ROWS_AT_ONCE):
+        kernel = (block @ y.T / x.shape[1] + 1) ** 3  # (n, M)
+        rows.append(kernel.sum(dim=1))
+        columns += kernel.sum(dim=0)
+    return torch.cat(rows), columns
 
 
-def _sums_of_others(x: Tensor) -> Tensor:
-    """Σ_{j≠i} k(x_i, x_j) for each i, `(N,)`."""
-    kernel = _kernel(x, x)
-    return kernel.sum(dim=1) - kernel.diagonal()
+def _of_itself(x: Tensor) -> Tensor:
+    """k(x_i, x_i), `(N,)`: no pair of two samples."""
+    return (x.square().sum(dim=1) / x.shape[1] + 1) ** 3
 
 
 def _unbiased(within_x: Tensor, within_y: Tensor, across: Tensor, n: int, m: int) -> Tensor:

@@ -44,6 +44,22 @@ class Diversity:
     """Scales in MS-SSIM: 5, or as many as the image has room for."""
 
 
+@dataclass(frozen=True)
+class MeanSimilarity:
+    """How alike the two images of given pairs are."""
+
+    ssim: float
+    """Mean SSIM."""
+    ssim_standard_error: float
+    """Of that mean, over pairs that are independent."""
+    ms_ssim: float
+    """Mean MS-SSIM."""
+    ms_ssim_standard_error: float
+    """Of that mean."""
+    pairs: int
+    """Pairs looked at."""
+
+
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of each pair, over every position of the window that lies wholly inside.
 
@@ -135,6 +151,30 @@ def diversity(images: Stored, bits: int, *, pairs: int = 500, generator: torch.G
         pairs=len(chosen),
         scales=ms_ssim_scales(*images.shape[1:]),
     )
+
+
+def similarity_of_pairs(a: Stored, a_bits: int, b: Stored, b_bits: int) -> MeanSimilarity:
+    """Mean SSIM and MS-SSIM of image i of one stack with image i of another.
+
+    Args:
+        a: uint8 or uint16, `(N, H, W)`, N >= 1.
+        a_bits: White of a is stored as 2^a_bits - 1.
+        b: Their partners, `(N, H, W)`.
+        b_bits: White of b is stored as 2^b_bits - 1.
+
+    Raises:
+        ShapeError: If the shapes differ, or the images are smaller than the window.
+    """
+    single, multi = [], []
+    for start in range(0, len(a), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        x = torch.from_numpy(stored_to_unit(a[rows], a_bits))
+        y = torch.from_numpy(stored_to_unit(b[rows], b_bits))
+        single.append(ssim(x, y))
+        multi.append(ms_ssim(x, y))
+    ssims, ms_ssims = torch.cat(single), torch.cat(multi)  # (N,)
+    errors = [math.sqrt(float(of.var()) / len(of)) if len(of) > 1 else 0.0 for of in (ssims, ms_ssims)]
+    return MeanSimilarity(float(ssims.mean()), errors[0], float(ms_ssims.mean()), errors[1], len(ssims))
 
 
 def _check(a: Tensor, b: Tensor) -> None:

@@ -1,0 +1,75 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xraygen.audit.fidelity import Comparison
+from xraygen.audit.measures import MEASURES, in_features, in_pixels
+from xraygen.metrics.kernel import kernel_distance
+from xraygen.metrics.manifold import manifold
+
+Features = NDArray[np.float64]
+KEYS = ("this", "real", "blurred", "gaussian", "noise")
+SHIFTS = dict(zip(KEYS, (0.5, 0.0, 0.8, 2.0, 9.0), strict=True))
+
+
+def sets(images: NDArray[np.uint16] | None = None) -> dict[str, Comparison]:
+    empty = np.zeros((0, 1, 1), np.uint16) if images is None else images
+    return {key: Comparison(key, f"It is {key}.", empty, 16) for key in KEYS}
+
+
+def measured(count: int) -> tuple[Features, dict[str, Features], dict[str, dict[str, Any]]]:
+    rng = np.random.default_rng(0)
+    test = rng.standard_normal((count, 4))
+    features = {key: rng.standard_normal((count, 4)) + shift for key, shift in SHIFTS.items()}
+    return test, features, in_features(test, features, sets(), "Space", 0)
+
+
+def test_every_measure_is_held_beside_its_floor_and_ceiling_and_says_what_it_is() -> None:
+    test, features, found = measured(40)
+    assert set(found) == set(MEASURES) - {"intensity", "spectrum"}
+    for entry in found.values():
+        assert set(entry["sets"]) == set(KEYS)
+        assert entry["floor"] == entry["sets"]["real"]["value"]
+        assert entry["ceiling"] == entry["sets"]["noise"]["value"]
+        assert entry["count"] == 40
+        assert "40" in entry["estimand"] or "population" in entry["estimand"]
+    assert found["kid"]["value"] == kernel_distance(test, features["this"]).value
+    assert found["recall"]["value"] == manifold(test, features["this"]).recall
+    assert (found["fd"]["better"], found["coverage"]["better"]) == ("lower", "higher")
+
+
+def test_what_is_worse_scores_worse() -> None:
+    _, _, found = measured(40)
+    for name in ("fd", "kid", "precision", "coverage"):
+        entry = found[name]
+        sign = 1 if entry["better"] == "lower" else -1
+        assert sign * entry["floor"] < sign * entry["value"] < sign * entry["ceiling"], name
+
+
+def test_few_films_are_told_how_many_would_do() -> None:
+    _, _, few = measured(10)
+    _, _, many = measured(160)
+    assert few["fd"]["enough"]["count"] > 10
+    assert many["fd"]["enough"]["count"] < 160
+    enough = few["fd"]["enough"]
+    expected = 10 * (2 * enough["half_width"] / enough["gap"]) ** 2
+    assert enough["count"] == int(np.ceil(expected))
+
+
+def test_a_measure_that_finds_the_known_bad_sets_no_worse_says_so() -> None:
+    rng = np.random.default_rng(1)
+    test = rng.standard_normal((20, 4))
+    features = {key: test + 1e-9 for key in KEYS} | {"real": rng.standard_normal((20, 4)) + 3}
+    assert in_features(test, features, sets(), "Space", 0)["fd"]["enough"]["gap"] is None
+
+
+def test_greys_and_spectra_of_sets() -> None:
+    films = np.random.default_rng(0).integers(0, 65536, (16, 24, 24), dtype=np.uint16)
+    both = sets(films) | {"this": Comparison("this", "Darker.", films // 2, 16)}
+    found = in_pixels(films, 16, both, 0)
+    assert found["intensity"]["value"] == pytest.approx(0.25, abs=0.01)
+    assert found["spectrum"]["value"] == pytest.approx(10 * np.log10(4), abs=0.01)
+    assert found["spectrum"]["floor"] == 0
+    assert found["intensity"]["low"] < found["intensity"]["value"] < found["intensity"]["high"]

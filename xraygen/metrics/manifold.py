@@ -1,0 +1,137 @@
+"""Precision, recall, density and coverage: whether two sets of features lie on one manifold, each drawn as balls.
+
+N real and M synthetic samples, F features. Exact: every pair of samples is compared, in float64, block by block.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xraygen.errors import ShapeError
+from xraygen.metrics.frechet import Array
+
+PRECISION_K = 3
+"""Neighbours that set the balls of precision and recall, as in Kynkäänniemi et al. 2019."""
+COVERAGE_K = 5
+"""Neighbours that set the balls of density and coverage, as in Naeem et al. 2020."""
+SMALLEST_COUNT = COVERAGE_K + 1
+"""A fifth neighbour needs five others."""
+
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Four numbers about one pair of sets."""
+
+    precision: float
+    """Share of synthetic samples that lie within a ball around a real one, [0, 1]."""
+    recall: float
+    """Share of real samples that lie within a ball around a synthetic one, [0, 1]."""
+    density: float
+    """How many real balls a synthetic sample lies in, over k: 1 is expected of real samples; at least 0."""
+    coverage: float
+    """Share of real balls with a synthetic sample within, [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Balls:
+    """Distance of each sample to its neighbours of the same set, squared, `(N,)`."""
+
+    precision: Tensor
+    """To the PRECISION_K-th."""
+    coverage: Tensor
+    """To the COVERAGE_K-th."""
+
+
+def manifold(real: Array, synthetic: Array) -> Manifold:
+    """Improved precision and recall, density and coverage.
+
+    With B(x) the closed ball around x that reaches to its k-th nearest neighbour within its own set,
+
+    precision = mean_j [ y_j in some B(x_i) ]        recall = mean_i [ x_i in some B(y_j) ]               (k = 3)
+    density = mean_j #{ i: y_j in B(x_i) } / k       coverage = mean_i [ some y_j in B(x_i) ]             (k = 5)
+
+    Args:
+        real: x, `(N, F)`, N at least 6.
+        synthetic: y, `(M, F)`, M at least 6.
+
+    Returns:
+        The four. Each depends on N and M: compare at equal numbers only.
+
+    Raises:
+        ShapeError: If the shapes do not fit together, a set is too small, or a number is not finite.
+
+    Source:
+        Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric", eq. 1 and 2; Naeem et al. 2020, "Reliable
+        Fidelity and Diversity Metrics for Generative Models", eq. 3 and 4.
+    """
+    x, y = prepare(real), prepare(synthetic)
+    return compare(x, balls(x), y, balls(y))
+
+
+def prepare(features: Array) -> Tensor:
+    """As a float64 tensor that has neighbours.
+
+    Raises:
+        ShapeError: If it is not `(N, F)` with N at least 6, or not finite.
+    """
+    tensor = torch.as_tensor(features).detach().to(torch.float64)
+    if tensor.ndim != 2 or len(tensor) < SMALLEST_COUNT:
+        raise ShapeError(
+            f"A manifold needs features (N, F) of at least {SMALLEST_COUNT} samples; given: "
+            f"{tuple(tensor.shape)}."
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ShapeError("A manifold needs finite features, and there is NaN or infinity among them.")
+    return tensor
+
+
+def balls(x: Tensor) -> Balls:
+    """How far each sample's ball reaches, from `prepare`d features `(N, F)`."""
+    three, five = [], []
+    for start, squares in _blocks(x, x):
+        rows = torch.arange(len(squares))
+        squares[rows, start + rows] = torch.inf  # a sample is no neighbour of itself
+        smallest = squares.topk(COVERAGE_K, dim=1, largest=False).values  # (n, 5), ascending
+        three.append(smallest[:, PRECISION_K - 1])
+        five.append(smallest[:, COVERAGE_K - 1])
+    return Balls(torch.cat(three), torch.cat(five))
+
+
+def compare(x: Tensor, of_x: Balls, y: Tensor, of_y: Balls) -> Manifold:
+    """`manifold` where the balls of both sets are known."""
+    if x.shape[1] != y.shape[1]:
+        raise ShapeError(
+            f"Two manifolds need features (N, F) and (M, F); given: {tuple(x.shape)} and {tuple(y.shape)}."
+        )
+    within = torch.zeros(len(y), dtype=torch.bool)
+    density = torch.zeros(len(y), dtype=torch.int64)
+    recalled, covered = [], []
+    for start, squares in _blocks(x, y):  # (n, M)
+        rows = slice(start, start + len(squares))
+        within |= (squares <= of_x.precision[rows, None]).any(dim=0)
+        inside = squares <= of_x.coverage[rows, None]
+        density += inside.sum(dim=0)
+        covered.append(inside.any(dim=1))
+        recalled.append((squares <= of_y.precision).any(dim=1))
+    return Manifold(
+        precision=float(within.double().mean()),
+        recall=float(torch.cat(recalled).double().mean()),
+        density=float(density.double().mean() / COVERAGE_K),
+        coverage=float(torch.cat(covered).double().mean()),
+    )
+
+
+def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Squared distances of some rows of x to all of y, `(n, M)`, with the number of the first row."""
+    centre = y.mean(dim=0)  # small numbers lose fewer digits in the product
+    others = y - centre
+    squares_y = others.square().sum(dim=1)  # (M,)
+    for start in range(0, len(x), _ROWS_AT_ONCE):
+        rows = x[start : start + _ROWS_AT_ONCE] - centre
+        squares = torch.addmm(squares_y, rows, others.T, alpha=-2)  # (n, M)
+        squares += rows.square().sum(dim=1, keepdim=True)
+        yield start, squares.clamp_(min=0)
