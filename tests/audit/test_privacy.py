@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xraygen.audit.privacy import Neighbours, find_neighbours, privacy_report
+from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, gate, privacy_report
 
 Features = dict[str, NDArray[Any]]
 
@@ -18,8 +19,15 @@ def features() -> Features:
     }
 
 
+def neighbours(name: str, features: Features, spaces: int = 1) -> Neighbours:
+    synthetic, train, test = (features[key] for key in ("synthetic", "train", "test"))
+    return find_neighbours(
+        name, name.capitalize(), synthetic=synthetic, train=train, test=test, spaces=spaces
+    )
+
+
 def report_of(features: Features, **changes: NDArray[Any]) -> tuple[Neighbours, dict[str, Any]]:
-    space = find_neighbours("space", "Space", **{**features, **changes})
+    space = neighbours("space", {**features, **changes})
     names = [f"images/{row}.png" for row in range(len(space.distance))]
     return space, privacy_report([space], names, [f"train-{row}" for row in range(200)])
 
@@ -73,7 +81,7 @@ def test_a_film_suspect_in_two_spaces_is_listed_once(features: Features) -> None
     synthetic = features["synthetic"].copy()
     synthetic[4] = features["train"][123]
     copied = {**features, "synthetic": synthetic}
-    spaces = [find_neighbours(name, name, **copied) for name in ("first", "second")]
+    spaces = [neighbours(name, copied) for name in ("first", "second")]
     report = privacy_report(spaces, [str(row) for row in range(30)], [str(row) for row in range(200)])
     listed = [suspect for suspect in report["suspects"] if suspect["file_name"] == "4"]
     assert [suspect["features"] for suspect in listed] == ["first"]
@@ -90,3 +98,57 @@ def test_every_synthetic_film_is_told_its_nearest_training_film(features: Featur
     assert [entry["distance"] for entry in report["nearest"]] == pytest.approx(
         gaps.min(axis=1).tolist(), rel=1e-6
     )
+
+
+def many(copies: int, seed: int = 0) -> Features:
+    rng = np.random.default_rng(seed)
+    synthetic, train, test = (rng.standard_normal((count, 6)) for count in (1000, 400, 600))
+    synthetic[:copies] = train[:copies] + 0.001 * rng.standard_normal((copies, 6))
+    return {"synthetic": synthetic, "train": train, "test": test}
+
+
+@pytest.mark.parametrize(("copies", "verdict"), [(0, "pass"), (1, "fail"), (5, "fail"), (50, "fail")])
+def test_a_set_fails_for_one_copy_in_a_thousand(copies: int, verdict: str) -> None:
+    space = neighbours("space", many(copies))
+    found = gate([space])
+    assert (found["verdict"], found["copies"]) == (verdict, copies)
+    assert found["expected"] == pytest.approx(1000 * 6 / 601)
+    assert set(range(copies)) <= set(space.suspects.tolist())
+
+
+def test_clean_sets_pass_as_often_as_promised() -> None:
+    verdicts = [gate([neighbours("space", many(0, seed))])["verdict"] for seed in range(40)]
+    # The Poisson bound and the copy threshold each let 5 % go wrong, the form's rejection 5 % stay undecided; the
+    # bound knows nothing of the null's own chance. 40 trials of 0.75 fall below 0.5 once in a thousand times.
+    assert verdicts.count("pass") >= 20
+    assert verdicts.count("fail") <= 12
+
+
+def test_too_few_held_out_films_decide_nothing(features: Features) -> None:
+    found = gate([neighbours("space", features)])
+    assert (found["verdict"], found["copies"]) == ("undecided", None)
+    assert "Not enough held-out films to decide: 99" in found["sentence"]
+    assert "needs 300" in found["sentence"]
+
+
+def test_more_suspects_than_chance_allows_fail_without_a_threshold(features: Features) -> None:
+    synthetic = features["train"][:30] + 0.01
+    assert gate([neighbours("space", {**features, "synthetic": synthetic})])["verdict"] == "fail"
+
+
+def test_false_alarms_are_shared_by_the_spaces() -> None:
+    films = many(0)
+    one, two = neighbours("space", films), neighbours("space", films, spaces=2)
+    assert (one.rank, two.rank) == (6, 3)
+    assert two.limit < one.limit
+    assert two.copy_limit is not None
+    assert one.copy_limit is not None
+    assert two.copy_limit < one.copy_limit
+
+
+def test_films_are_compared_aligned(textures: Callable[..., NDArray[np.uint16]]) -> None:
+    train, test, synthetic = textures(30), textures(20, seed=1), textures(10, seed=2)
+    synthetic[3] = train[7][:, ::-1]
+    found = find_aligned((synthetic, 16), (train, 16), (test, 16))
+    assert found.index[3] == 7
+    assert found.suspects[0] == 3

@@ -35,7 +35,7 @@ REPORT: dict[str, Any] = {
     "spectrum": entry(4, 1, real=0.5, blurred=20, gaussian=10, noise=30),
     "ssim": {"value": 0.5, "low": 0.4, "high": 0.6, "real": 0.4},
     "ms_ssim": {"value": 0.6, "low": 0.5, "high": 0.7, "real": 0.3},
-    "privacy": {"suspects": [{}, {}, {}], "expected_by_chance": 1.5},
+    "privacy": {"suspects": [{}, {}, {}], "gate": {"expected": 1.5, "bound": 4, "copies": 0}},
     "synthetic": {"duplicates": 2},
 }
 
@@ -54,6 +54,8 @@ REPORT: dict[str, Any] = {
         ("suspects", 3),
         ("suspects/expected", 2),
         ("duplicates", 2),
+        ("suspects/bound", 0.75),
+        ("copies", 0),
         ("kid", 0.03),
         ("kid_low", 0.02),
         ("kid_high/noise", 0.08),

@@ -13,7 +13,7 @@ from xraygen.audit.describe import describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import in_features, in_pixels
-from xraygen.audit.privacy import Neighbours, find_neighbours, privacy_report
+from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
 from xraygen.audit.verdicts import Check, judge, parse_check
@@ -24,8 +24,8 @@ from xraygen.metrics.features import FeatureExtractor, extract, extractor_names,
 from xraygen.progress import Progress, Report, silent
 
 FORMAT_VERSION = 2
-COPIES_ALSO_IN = "pixels"
-"""Copies are looked for in the first --features and, always, in the pixels themselves."""
+COPY_SPACES = 2
+"""Copies are looked for in the first --features and, always, in the aligned pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +104,15 @@ def audit(
     material = _gather(real, synthetic, settings, report)
     spaces: list[Neighbours] = []
     features = {}
-    for name in dict.fromkeys((*_features(settings), COPIES_ALSO_IN)):
+    for name in _features(settings):
         extractor = load_extractor(name, settings.device)
         real_features = extract(
             extractor, material.real.images, material.real.info.bits, report=report, task="real films"
         )
-        if name in _features(settings):
-            features[name] = _fidelity(extractor, material, real_features, settings, report)
-        if name in (_features(settings)[0], COPIES_ALSO_IN):
+        features[name] = _fidelity(extractor, material, real_features, settings, report)
+        if name == _features(settings)[0]:
             spaces.append(_copies(extractor, material, real_features, report))
+    spaces.append(_aligned_copies(material, report))
     test = material.real.gather(material.rows)
     pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
     similar = similarities(
@@ -246,4 +246,19 @@ def _copies(
         synthetic=synthetic,
         train=real_features[material.train],
         test=real_features[material.test],
+        spaces=COPY_SPACES,
     )
+
+
+def _aligned_copies(material: _Material, report: Report) -> Neighbours:
+    """Nearest training films by aligned pixels."""
+    report(Progress("copies (aligned pixels)", 0, 1))
+    real, bits = material.real, material.real.info.bits
+    found = find_aligned(
+        (material.synthetic.images, material.synthetic.bits),
+        (real.gather(material.train), bits),
+        (real.gather(material.test), bits),
+        spaces=COPY_SPACES,
+    )
+    report(Progress("copies (aligned pixels)", 1, 1))
+    return found

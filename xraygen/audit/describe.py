@@ -70,7 +70,7 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
         f"(recall; {100 * first['recall']['floor']:.0f} %), and {inside['coverage']} have a synthetic film nearby "
         f"(coverage; {100 * first['coverage']['floor']:.0f} %).",
         f"{len(privacy['suspects'])} of {result['synthetic']['films']} synthetic films are suspected copies of a "
-        f"training film; about {privacy['expected_by_chance']:.2g} would be by chance in a set without any copy.",
+        f"training film. {privacy['gate']['sentence']}",
         f"Pairs of synthetic films have a mean MS-SSIM of {result['ms_ssim']['value']:.3f}, "
         f"pairs of real films {result['ms_ssim']['real']:.3f} (lower is more diverse).",
     ]

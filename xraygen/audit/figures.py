@@ -68,7 +68,7 @@ def nearest_chart(spaces: Sequence[Neighbours]) -> Figure:
             axes.hist(
                 distances, bins, weights=share, color=colour, histtype="step", lw=1.6, ls=style, label=label
             )
-        axes.axvline(float(space.null[0]), color=OTHER, ls="--", lw=1.2, label="nearest test film")
+        axes.axvline(space.limit, color=OTHER, ls="--", lw=1.2, label="suspects lie left of this")
         axes.set_xlabel(f"distance to the nearest training film\n({space.label})")
         _tidy(axes)
     panels[0].set_ylabel("share of films")

@@ -1,21 +1,30 @@
 """Whether a synthetic film is a copy of a training film: nearer to one than any film of another patient is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import poisson
 
+from xraygen.metrics.aligned import nearest_aligned
 from xraygen.metrics.neighbours import nearest
+from xraygen.metrics.tail import LEAST_FIT, SMALLEST_TAIL, TAIL_SHARE, Tail, fit_tail
+from xraygen.ranges import Stored
+
+FALSE_ALARMS = 0.01
+"""Part of the films of a clean set that may become suspects, over all spaces together."""
+COPY_CHANCE = 0.05
+"""Chance that one of the films of a clean set lies beyond the copy threshold, over all spaces together."""
 
 DEFINITION = (
-    "A suspect is a synthetic film that lies nearer to a training film than every test film does "
-    "(test films are of other patients, so none of them is a copy)."
+    "A suspect is a synthetic film that lies nearer to a training film than at most 1 % of the test films do, or than "
+    "every one where these are too few to tell (test films are of other patients, so none of them is a copy)."
 )
 LIMITS = (
-    "Found are copies and near copies of whole films. A copy that is mirrored, shifted, cropped or strongly "
-    "re-windowed may be missed, and so may a copied detail.",
+    "Found are copies and near copies of whole films, also where they are mirrored, shifted or turned a little, "
+    "blurred, or of other brightness. A copy that is cropped far, or bent, may be missed, and so may a copied detail.",
     "An empty list says that no such copy is in this set. It is not a proof of anonymity, and says nothing about "
     "other images of the same network.",
 )
@@ -24,6 +33,8 @@ _COPY = 1e-4
 
 Distances = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
+Films = tuple[Stored, int]
+Nearest = tuple[Distances, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +55,10 @@ class Neighbours:
     """Which training film is nearest to each test film, counted within the train split; leaks included."""
     leaks: int
     """Test films that equal a training film: they say nothing about chance, and are left out."""
+    tail: Tail | None
+    """The null's lower tail; None where it has too few films."""
+    spaces: int = 1
+    """In how many spaces copies are looked for: their false alarms add up."""
 
     @property
     def p_values(self) -> Distances:
@@ -55,15 +70,32 @@ class Neighbours:
         return np.asarray((1.0 + as_near) / (1.0 + len(self.null)), dtype=np.float64)
 
     @property
+    def rank(self) -> int:
+        """Which of the null, from 1, is the limit: FALSE_ALARMS / spaces of it, and at least the first."""
+        return max(1, int(FALSE_ALARMS / self.spaces * (len(self.null) + 1)))
+
+    @property
+    def limit(self) -> float:
+        """A film nearer than this is a suspect; one of another patient is with a chance of rank / (m + 1)."""
+        return float(self.null[self.rank - 1])
+
+    @property
+    def copy_limit(self) -> float | None:
+        """A film nearer than this is a copy: COPY_CHANCE / (n · spaces) of the fitted tail; None where none fits."""
+        if self.tail is None or self.tail.fit < LEAST_FIT:
+            return None
+        return min(self.limit, self.tail.distance_at(COPY_CHANCE / (len(self.distance) * self.spaces)))
+
+    @property
     def suspects(self) -> NDArray[np.int64]:
-        """Synthetic films nearer than the whole null, nearest first."""
-        rows = np.flatnonzero(self.distance < self.null[0])
+        """Synthetic films nearer than the limit, nearest first."""
+        rows = np.flatnonzero(self.distance < self.limit)
         return rows[np.argsort(self.distance[rows], kind="stable")]
 
     @property
     def expected_by_chance(self) -> float:
-        """How many suspects a set without any copy would have: n / (m + 1)."""
-        return len(self.distance) / (len(self.null) + 1)
+        """How many suspects a set without any copy would have: n · rank / (m + 1)."""
+        return len(self.distance) * self.rank / (len(self.null) + 1)
 
     def summary(self) -> dict[str, Any]:
         """As report.json holds it."""
@@ -73,6 +105,9 @@ class Neighbours:
             "null": _spread(self.null),
             "share_below_null_1_percent": float((self.distance < first).mean()),
             "share_below_null_5_percent": float((self.distance < fifth).mean()),
+            "limit": self.limit,
+            "copy_limit": self.copy_limit,
+            "tail": None if self.tail is None else asdict(self.tail),
             "suspects": len(self.suspects),
             "suspects_expected_by_chance": self.expected_by_chance,
         }
@@ -85,6 +120,7 @@ def find_neighbours(
     synthetic: Features,
     train: Features,
     test: Features,
+    spaces: int = 1,
 ) -> Neighbours:
     """Hold synthetic and test films against the training films.
 
@@ -94,16 +130,29 @@ def find_neighbours(
         synthetic: Features `(n, F)`.
         train: Features `(k, F)`.
         test: Features `(m, F)`: the null, since no test film is a copy of a training film.
+        spaces: In how many spaces copies are looked for.
 
     Returns:
         Distances and rows.
     """
-    distance, index = nearest(synthetic, train)
-    null, test_index = nearest(test, train)
+    return held_against(name, label, nearest(synthetic, train), nearest(test, train), spaces)
+
+
+def find_aligned(synthetic: Films, train: Films, test: Films, *, spaces: int = 1) -> Neighbours:
+    """The same by the films themselves, of each its images and their bits; see `nearest_aligned`."""
+    found, null = (nearest_aligned(*films, *train) for films in (synthetic, test))
+    return held_against("aligned", "aligned pixels", found, null, spaces)
+
+
+def held_against(name: str, label: str, found: Nearest, test: Nearest, spaces: int) -> Neighbours:
+    """Distances and rows of synthetic films beside those of test films, without the test films that are leaks."""
+    distance, index = found
+    null, test_index = test
     kept = np.sort(null[null > _COPY * np.median(null)])
     if not len(kept):  # every test film equals a training film
         kept = np.sort(null)
-    return Neighbours(name, label, distance, index, kept, test_index, len(null) - len(kept))
+    leaks = len(null) - len(kept)
+    return Neighbours(name, label, distance, index, kept, test_index, leaks, fit_tail(kept), spaces)
 
 
 def privacy_report(
@@ -136,10 +185,60 @@ def privacy_report(
         "null_films": len(spaces[0].null),
         "leaks": spaces[0].leaks,
         "expected_by_chance": sum(space.expected_by_chance for space in spaces),
+        "gate": gate(spaces),
         "spaces": {space.name: space.summary() for space in spaces},
         "suspects": sorted(suspects.values(), key=lambda entry: entry["distance_over_smallest_null"]),
         "nearest": nearest_of[spaces[0].name],
     }
+
+
+def gate(spaces: Sequence[Neighbours]) -> dict[str, Any]:
+    """Whether the set passes: `pass`, `fail`, or `undecided` where there are not enough held-out films.
+
+    It fails where a film lies beyond the copy threshold of a space, or where there are more suspects than the 95 %
+    bound of a Poisson count of the expected false alarms. It passes where neither is so and every space has a
+    threshold.
+    """
+    suspects = np.unique(np.concatenate([space.suspects for space in spaces]))
+    expected = sum(space.expected_by_chance for space in spaces)
+    bound = int(poisson.ppf(0.95, expected))
+    limits = [space.copy_limit for space in spaces]
+    decided = all(limit is not None for limit in limits)
+    near = [space.distance < limit for space, limit in zip(spaces, limits, strict=True) if limit is not None]
+    copies = int(np.any(near, axis=0).sum()) if near else 0
+    counted = f"{len(suspects)} suspects, {expected:.2g} being expected by chance and {bound} its 95 % bound"
+    if copies or len(suspects) > bound:
+        verdict = "fail"
+        sentence = f"The set does not pass: {counted}; {copies} films lie beyond the copy threshold."
+    elif decided:
+        verdict, sentence = "pass", f"The set passes: {counted}; no film lies beyond the copy threshold."
+    else:
+        verdict, sentence = (
+            "undecided",
+            f"Not enough held-out films to decide: {_undecided(spaces)}; {counted}.",
+        )
+    return {
+        "verdict": verdict,
+        "sentence": sentence,
+        "suspects": len(suspects),
+        "expected": expected,
+        "bound": bound,
+        "copies": copies if copies or decided else None,
+    }
+
+
+def _undecided(spaces: Sequence[Neighbours]) -> str:
+    """Why a space has no copy threshold."""
+    for space in spaces:
+        if space.tail is None:
+            least = round(SMALLEST_TAIL / TAIL_SHARE)
+            return f"{len(space.null)} of them are no leaks, and a copy threshold needs {least}"
+        if space.copy_limit is None:
+            return (
+                f"the tail of their distances in {space.label} has another form than the one fitted "
+                f"(goodness of fit {space.tail.fit:.2g})"
+            )
+    return "no space has a copy threshold"
 
 
 def _nearest_films(

@@ -153,9 +153,9 @@ def _pair(evidence: Evidence, row: int, space: Neighbours) -> dict[str, Any]:
         "train_image_id": str(real.manifest["image_id"].iloc[train_row]),
         "space": space.label,
         "distance": float(space.distance[row]),
-        "smallest_null": float(space.null[0]),
+        "limit": space.limit,
         "p_value": float(space.p_values[row]),
-        "suspect": bool(space.distance[row] < space.null[0]),
+        "suspect": bool(space.distance[row] < space.limit),
         "synthetic_png": film_png(films.images[row], films.bits),
         "train_png": film_png(real.images[train_row], real.info.bits),
     }

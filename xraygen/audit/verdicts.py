@@ -25,7 +25,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Measures that have an interval, and what each may be divided by: the floor of KID and of FD at N = ∞ is 0, and so is
 the precision of noise."""
 
-COUNTS: dict[str, tuple[str, ...]] = {"suspects": ("expected",), "duplicates": ()}
+COUNTS: dict[str, tuple[str, ...]] = {"suspects": ("expected", "bound"), "copies": (), "duplicates": ()}
 """What is counted, and has no interval."""
 
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
@@ -117,7 +117,9 @@ def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
     if name == "duplicates":
         return float(report["synthetic"]["duplicates"])
     if name == "suspects":
-        return _ratio(quantity, len(privacy["suspects"]), privacy["expected_by_chance"] if part else 1)
+        return _ratio(quantity, len(privacy["suspects"]), privacy["gate"][part] if part else 1)
+    if name == "copies":
+        return None if privacy["gate"]["copies"] is None else float(privacy["gate"]["copies"])
     base, end = next((base, end) for base in PARTS for end in _ENDS if name == base + end)
     first = next(iter(report["features"].values()))
     entry = first[base] if base in first else report[base]

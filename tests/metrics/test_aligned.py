@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import rotate, zoom
+
+from xraygen.errors import ShapeError
+from xraygen.metrics.aligned import nearest_aligned
+
+Light = NDArray[np.float64]
+SIDE = 96
+
+
+def films(count: int, seed: int = 0) -> Light:
+    """Smooth blobs, as anatomy is, with a common shape."""
+    rng = np.random.default_rng(seed)
+    grid = rng.standard_normal((count, 13, 13)) + 2 * np.random.default_rng(99).standard_normal((13, 13))
+    return np.asarray(0.5 + 0.08 * np.stack([zoom(one, SIDE / 13, order=3) for one in grid])).clip(0.05, 0.95)
+
+
+def stored(light: Light) -> NDArray[np.uint16]:
+    return np.asarray(np.rint(light.clip(0, 1) * 65535), dtype=np.uint16)
+
+
+TRAIN = films(40)
+NULL = nearest_aligned(stored(films(30, 1)), 16, stored(TRAIN), 16)[0].min()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("exact", TRAIN),
+        ("mirrored", TRAIN[:, :, ::-1]),
+        ("shifted", np.roll(TRAIN, (5, -3), (1, 2))),
+        ("brightened", 0.8 * TRAIN + 0.1),
+        ("gamma", TRAIN**1.4),
+        ("noise", TRAIN + 0.02 * np.random.default_rng(2).standard_normal(TRAIN.shape)),
+        ("turned", rotate(TRAIN, 3, (1, 2), reshape=False, mode="nearest")),
+    ],
+)
+def test_a_changed_copy_is_nearer_than_any_other_film_and_finds_its_original(
+    name: str, changed: Light
+) -> None:
+    distance, index = nearest_aligned(stored(changed[:8]), 16, stored(TRAIN), 16)
+    assert index.tolist() == list(range(8)), name
+    assert distance.max() < 0.6 * NULL
+    if name in ("exact", "mirrored"):
+        assert distance.max() < 1e-5  # float32
+
+
+def test_a_film_does_not_depend_on_the_others() -> None:
+    query = stored(films(40, 3))
+    all_at_once, rows = nearest_aligned(query, 16, stored(TRAIN), 16)
+    alone, row = nearest_aligned(query[37:38], 16, stored(TRAIN), 16)
+    assert alone[0] == pytest.approx(all_at_once[37], abs=1e-5)  # float32, in other orders of summation
+    assert row[0] == rows[37]
+
+
+def test_flat_films_are_like_nothing() -> None:
+    flat = np.full((2, 32, 32), 20_000, np.uint16)
+    distance, _ = nearest_aligned(flat, 16, stored(TRAIN), 16)
+    assert distance.tolist() == pytest.approx([1, 1], abs=0.05)
+
+
+@pytest.mark.parametrize(("query", "reference"), [((4, 4), (2, 4, 4)), ((2, 4, 4), (0, 4, 4))])
+def test_what_is_no_stack_of_films_is_refused(query: tuple[int, ...], reference: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="Aligned neighbours"):
+        nearest_aligned(np.zeros(query, np.uint16), 16, np.zeros(reference, np.uint16), 16)
