@@ -40,7 +40,8 @@ def test_audit_of_what_generate_wrote_makes_a_report(
         "report.json",
         "figures",
     }
-    assert "FD-pixels-32 from 8 real test films" in result.stderr
+    assert "pixels against 8 real test films, N = 8 (95 % intervals)" in result.stderr
+    assert "FD-pixels-32 (lower is better)" in result.stderr
     assert result.stderr.rstrip().endswith(str(tmp_path / "report" / "report.html"))
     assert result.stdout == ""
 
@@ -63,18 +64,18 @@ def test_a_check_that_holds_ends_with_1_and_a_report(
 def test_dry_run_says_n_and_writes_nothing(
     xraygen_cli: Cli, command: tuple[object, ...], tmp_path: Path
 ) -> None:
-    result = xraygen_cli(*command, "--count", 6, "--dry-run")
+    result = xraygen_cli(*command, "--count", 8, "--dry-run")
     assert result.exit_code == 0
-    assert "Would compare 6 films per set" in result.stderr
+    assert "Would compare 8 films per set" in result.stderr
     assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(
     ("wrong", "exit_code", "words"),
     [
-        (("--fail-on", "fid>3"), 2, "known: fd, fd/floor"),
+        (("--fail-on", "fid>3"), 2, "known: fd[/floor|blurred"),
         (("--features", "inception"), 2, "efficientnet-lite0, pixels"),
-        (("--count", 9), 2, "expected 4 to 8"),
+        (("--count", 9), 2, "expected 8 to 8"),
         (("--beside", "nowhere"), 1, "nowhere does not exist"),
         (("--device", "tpu9"), 2, "--device tpu9"),
     ],

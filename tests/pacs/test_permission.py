@@ -32,6 +32,11 @@ def test_a_passing_audit_of_the_same_set_is_enough(synthetic: Path, tmp_path: Pa
     assert permission(synthetic, report / "report.json", acknowledged=False) == told
 
 
+def test_a_check_of_the_copy_threshold_is_about_copies(synthetic: Path, tmp_path: Path) -> None:
+    report = report_on(synthetic, tmp_path / "report", [{"check": "copies>0", "passed": True}])
+    assert permission(synthetic, report, acknowledged=False).startswith("audit ")
+
+
 def test_a_person_may_say_that_it_is_patients_data(synthetic: Path) -> None:
     assert permission(synthetic, None, acknowledged=True) == "acknowledged"
     with pytest.raises(XraygenError, match="--acknowledge-patient-data"):

@@ -131,7 +131,9 @@ def distance_table(result: Mapping[str, Any]) -> list[str]:
     for space, entries in {**result["features"], "pixels and spectrum": pixels}.items():
         shown = {name: entry for name, entry in entries.items() if name in MEASURES}
         first = next(iter(shown.values()))
-        lines.append(f"{space}, N = {first['count']} (95 % intervals)")
+        lines.append(
+            f"{space} against {first['count']} real test films, N = {first['count']} (95 % intervals)"
+        )
         order = sorted(first["sets"], key=lambda key: float(first["sets"][key]["value"]))
         for entry in shown.values():
             lines.append(f"  {entry['name']} ({entry['better']} is better)")

@@ -9,7 +9,7 @@ from xraygen.errors import FolderError, UsageError, XraygenError
 from xraygen.training.checkpoint import Choice, chosen_checkpoint
 
 METADATA_NAME = "metadata.csv"
-_ABOUT_COPIES = "suspects"
+_ABOUT_COPIES = ("suspects", "copies")
 
 
 def permission(synthetic: Path, audit: Path | None, *, acknowledged: bool) -> str:
