@@ -33,6 +33,12 @@ def audit(
     count: Annotated[
         int | None, typer.Option(min=1, help="Films per set in every distance [the smallest set's size].")
     ] = None,
+    quarantine: Annotated[
+        bool,
+        typer.Option(
+            "--quarantine", help="Move suspects into SYNTHETIC/quarantine, and plan films that replace them."
+        ),
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
@@ -42,7 +48,7 @@ def audit(
 
     xraygen audit --real dataset --synthetic synthetic --out report
 
-    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3'
+    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3' --quarantine
     """
     from xraygen.audit.audit import AuditSettings, plan
     from xraygen.audit.audit import audit as compare
@@ -55,6 +61,7 @@ def audit(
         count=count,
         seed=seed,
         device=device,
+        quarantine=quarantine,
     )
     if dry_run:
         planned = plan(real, synthetic, out, settings)
@@ -69,5 +76,19 @@ def audit(
     for verdict in result["verdicts"]:
         console.say(f"{'passed' if verdict['passed'] else 'FAILED'}  {verdict['sentence']}")
     console.say(f"Report: {out / 'report.html'}")
+    if quarantine:
+        _tell_of_quarantine(synthetic, len(result["privacy"]["suspects"]))
     if not all(verdict["passed"] for verdict in result["verdicts"]):
         raise typer.Exit(1)
+
+
+def _tell_of_quarantine(synthetic: Path, films: int) -> None:
+    """What was moved, and how the set becomes whole again."""
+    folder = synthetic / "quarantine"
+    if films == 0:
+        console.say("No suspect to move into quarantine.")
+        return
+    console.say(
+        f"Moved {films} suspects into {folder}, which may hold patients' data. Replace them by `xraygen generate RUN "
+        f"--out {synthetic} --plan {folder / 'refill.csv'}` with the options of the first call, and audit it again."
+    )

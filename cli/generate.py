@@ -161,13 +161,19 @@ def generate(
             report=report,
         )
     among = {"process": share.number, "processes": share.count} if share.count > 1 else {}
-    console.emit(
-        {"synthetic": str(out), "made": summary.made, "present": summary.present, **among}, as_json=as_json
-    )
+    made = {
+        "synthetic": str(out),
+        "made": summary.made,
+        "present": summary.present,
+        "quarantined": summary.quarantined,
+    }
+    console.emit({**made, **among}, as_json=as_json)
     who = f" by process {share.number} of {share.count}" if among else ""
     console.say(
         f"{out}: {summary.made} images made{who}, {summary.present} were there already; see {out / 'preview.png'}."
     )
+    if summary.quarantined:
+        console.say(f"{summary.quarantined} that were asked for are in quarantine, and are not made again.")
 
 
 def _planned(run: Path, plan: Path, guidance: float) -> "list[Wish]":

@@ -37,6 +37,7 @@ REPORT: dict[str, Any] = {
     "ms_ssim": {"value": 0.6, "low": 0.5, "high": 0.7, "real": 0.3},
     "privacy": {"suspects": [{}, {}, {}], "gate": {"expected": 1.5, "bound": 4, "copies": 0}},
     "synthetic": {"duplicates": 2},
+    "near_duplicates": {"surplus": 5},
 }
 
 
@@ -54,6 +55,7 @@ REPORT: dict[str, Any] = {
         ("suspects", 3),
         ("suspects/expected", 2),
         ("duplicates", 2),
+        ("near_duplicates", 5),
         ("suspects/bound", 0.75),
         ("copies", 0),
         ("kid", 0.03),

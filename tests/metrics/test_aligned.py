@@ -65,3 +65,18 @@ def test_flat_films_are_like_nothing() -> None:
 def test_what_is_no_stack_of_films_is_refused(query: tuple[int, ...], reference: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="Aligned neighbours"):
         nearest_aligned(np.zeros(query, np.uint16), 16, np.zeros(reference, np.uint16), 16)
+
+
+def test_within_one_stack_no_film_is_its_own_neighbour() -> None:
+    stack = stored(np.concatenate([TRAIN, TRAIN[35:36, :, ::-1]]))  # more films than one block holds
+    distance, index = nearest_aligned(stack, 16, stack, 16, same=True)
+    assert (index != np.arange(len(stack))).all()
+    assert (index[35], index[40]) == (40, 35)
+    assert distance[[35, 40]].max() < 1e-5  # float32
+    assert np.delete(distance, [35, 40]).min() > 0.5 * NULL
+
+
+def test_a_film_alone_in_its_stack_has_no_neighbour() -> None:
+    one = stored(TRAIN[:1])
+    with pytest.raises(ShapeError, match="M >= 2"):
+        nearest_aligned(one, 16, one, 16, same=True)

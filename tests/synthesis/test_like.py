@@ -11,11 +11,11 @@ from typer.testing import Result
 
 from xraygen.atomic import write_json
 from xraygen.errors import UsageError
+from xraygen.films.listing import METADATA, read_rows
 from xraygen.synthesis.conditions import Guidance
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.like import Remade, psnr_db, remake
 from xraygen.synthesis.provenance import read_provenance
-from xraygen.synthesis.rows import METADATA, read_rows
 from xraygen.synthesis.sampling import SamplerSettings
 
 FAST = SamplerSettings("dpm++", 4, compute_batch=4, spacing="log-snr", threshold="dynamic", percentile=95)

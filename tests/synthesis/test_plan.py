@@ -9,11 +9,11 @@ from typer.testing import Result
 
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
+from xraygen.films.listing import METADATA, read_rows
 from xraygen.films.reader import read_film
 from xraygen.synthesis.conditions import Guidance, Wish
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.plan import balance, read_plan
-from xraygen.synthesis.rows import METADATA, read_rows
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.training.checkpoint import run_config
 from xraygen.training.conditions import read_conditions

@@ -5,7 +5,8 @@ import pytest
 
 from xraygen.atomic import sole_writer, writer_among_others
 from xraygen.errors import FolderError, UsageError
-from xraygen.synthesis.rows import METADATA, ProcessRows, columns_of, merge, read_rows
+from xraygen.films.listing import METADATA, columns_of, read_rows
+from xraygen.synthesis.rows import ProcessRows, merge
 from xraygen.synthesis.share import Share
 
 COLUMNS = columns_of(["finding", "steps"])

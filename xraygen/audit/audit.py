@@ -14,7 +14,9 @@ from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count,
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import in_features, in_pixels
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
+from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
+from xraygen.audit.repeats import near_duplicates
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
 from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
@@ -46,6 +48,8 @@ class AuditSettings:
     """Seed of every choice."""
     device: str = "auto"
     """Where features are extracted: auto, cpu or cuda[:i]."""
+    quarantine: bool = False
+    """Whether suspects are moved out of the SYNTHETIC, once the report is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,8 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
     """What `audit` would do; raises what it would raise before the work begins, and writes nothing."""
     _check_settings(settings)
     check_out(out)
+    if settings.quarantine:
+        check_quarantine(synthetic)
     dataset = read_real(real)
     available = _available(dataset, synthetic, count_films(synthetic), settings)
     for folder in settings.beside:
@@ -101,6 +107,8 @@ def audit(
     """
     checks = _check_settings(settings)
     check_out(out)
+    if settings.quarantine:
+        check_quarantine(synthetic)
     material = _gather(real, synthetic, settings, report)
     spaces: list[Neighbours] = []
     features = {}
@@ -141,6 +149,7 @@ def audit(
         **pixels,
         **similar,
         "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
+        "near_duplicates": near_duplicates(material.synthetic, spaces[-1]),
         "groups": {},
     }
     result["verdicts"] = judge(checks, result)
@@ -159,6 +168,8 @@ def audit(
     report(Progress("write report", 0, 1))
     write_report(out, result, evidence)
     report(Progress("write report", 1, 1))
+    if settings.quarantine:
+        quarantine_suspects(synthetic, result)
     return result
 
 

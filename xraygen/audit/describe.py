@@ -82,6 +82,10 @@ def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
     caveats = [*_too_few(result, count)]
     if duplicates := result["synthetic"]["duplicates"]:
         caveats.append(f"Exact duplicates among the synthetic films: {duplicates}.")
+    if (repeats := result["near_duplicates"])["films"]:
+        caveats.append(
+            f"{repeats['films']} synthetic films are near duplicates of each other, in {len(repeats['groups'])} groups."
+        )
     if leaks := result["privacy"]["leaks"]:
         caveats.append(f"{leaks} test films equal a training film: the DATASET's split leaks.")
     return caveats

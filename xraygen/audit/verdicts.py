@@ -25,7 +25,12 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Measures that have an interval, and what each may be divided by: the floor of KID and of FD at N = ∞ is 0, and so is
 the precision of noise."""
 
-COUNTS: dict[str, tuple[str, ...]] = {"suspects": ("expected", "bound"), "copies": (), "duplicates": ()}
+COUNTS: dict[str, tuple[str, ...]] = {
+    "suspects": ("expected", "bound"),
+    "copies": (),
+    "duplicates": (),
+    "near_duplicates": (),
+}
 """What is counted, and has no interval."""
 
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
@@ -116,6 +121,8 @@ def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
     privacy = report["privacy"]
     if name == "duplicates":
         return float(report["synthetic"]["duplicates"])
+    if name == "near_duplicates":
+        return float(report["near_duplicates"]["surplus"])
     if name == "suspects":
         return _ratio(quantity, len(privacy["suspects"]), privacy["gate"][part] if part else 1)
     if name == "copies":

@@ -30,7 +30,7 @@ _FILMS_AT_ONCE = 32
 
 
 def nearest_aligned(
-    query: Stored, query_bits: int, reference: Stored, reference_bits: int
+    query: Stored, query_bits: int, reference: Stored, reference_bits: int, *, same: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """1 − correlation with, and row of, the reference film that correlates best with each query film.
 
@@ -44,6 +44,7 @@ def nearest_aligned(
         query_bits: White is stored as 2^query_bits - 1.
         reference: `(M, H, W)`, M >= 1.
         reference_bits: Of the reference.
+        same: Whether both are one stack, in which no film is its own neighbour; M >= 2.
 
     Returns:
         float64 `(N,)` in [0, 2], 0 for a copy; rows of `reference`, int64 `(N,)`, the first one of a tie.
@@ -51,9 +52,9 @@ def nearest_aligned(
     Raises:
         ShapeError: If one of them is no stack of films, or there is no reference.
     """
-    if query.ndim != 3 or reference.ndim != 3 or not len(reference):
+    if query.ndim != 3 or reference.ndim != 3 or len(reference) <= same:
         raise ShapeError(
-            f"Aligned neighbours need films (N, H, W) and (M, H, W) with M >= 1; given: {query.shape} and "
+            f"Aligned neighbours need films (N, H, W) and (M, H, W) with M >= {1 + same}; given: {query.shape} and "
             f"{reference.shape}."
         )
     fine = _fine(query, query_bits)
@@ -66,7 +67,10 @@ def nearest_aligned(
         films = normalise(_fine(reference[start : start + _FILMS_AT_ONCE], reference_bits))
         windows = _windows(films)  # (m, P, C²)
         found = (views @ windows.flatten(0, 1).T).view(2, len(query), *windows.shape[:2])
-        value, row = found.amax(dim=(0, 3)).max(dim=1)  # (N,)
+        of_films = found.amax(dim=(0, 3))  # (N, m)
+        if same:
+            of_films.diagonal(-start).fill_(-2.0)
+        value, row = of_films.max(dim=1)  # (N,)
         better = value > best
         best, index = torch.where(better, value, best), torch.where(better, start + row, index)
     rows = index.numpy()

@@ -17,6 +17,8 @@ from xraygen.devices import machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile
+from xraygen.films.listing import Row, column_of, columns_of
+from xraygen.films.quarantine import finish_quarantine, quarantined
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
 from xraygen.models.unet import UNet, for_inference
@@ -33,7 +35,7 @@ from xraygen.synthesis.conditions import (
 from xraygen.synthesis.images import FileFormat, image_path, images_of, settings_of_format, write_image
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, differences, provenance
-from xraygen.synthesis.rows import ProcessRows, Row, column_of, columns_of, is_there, merge
+from xraygen.synthesis.rows import ProcessRows, is_there, merge
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
 from xraygen.synthesis.share import Share
 from xraygen.training.checkpoint import Checkpoint, Choice, chosen_checkpoint, load_run, run_config
@@ -44,11 +46,15 @@ _PREVIEW_IMAGES = 64
 
 @dataclass(frozen=True)
 class GenerateSummary:
-    """What a call to `generate` did: how many films this process made, and how many of its share were there."""
+    """What a call to `generate` did: how many films this process made, and how many of its share were there.
+
+    `quarantined` films were asked for and are suspects of an audit: no process makes them again.
+    """
 
     folder: Path
     made: int
     present: int
+    quarantined: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ def generate(
         with one_at_a_time(out):
             work = replace(work, origin=agreed_provenance(out, origin or work.origin))
             rows = _open(work, wishes)
+            asked, aside = len(wishes), quarantined(out)
+            wishes = [wish for wish in wishes if work.file_name(wish) not in aside]
             landing = ProcessRows(out, share.number)
         try:
             present = _make_share(work, share, wishes, rows, landing, batch_size, report)
@@ -162,7 +170,7 @@ def generate(
         with one_at_a_time(out):
             if rows:
                 _write_preview_and_card(out, file_format, work.origin)
-    return GenerateSummary(out, len(share.of(wishes)) - present, present)
+    return GenerateSummary(out, len(share.of(wishes)) - present, present, asked - len(wishes))
 
 
 def _prepare(
@@ -210,6 +218,7 @@ def _open(work: _Work, wishes: Sequence[Wish]) -> dict[str, Row]:
         write_json(work.out / CONDITIONS, folders_as_json(folders))
     for folder in wanted:
         (work.out / "images" / folder).mkdir(parents=True, exist_ok=True)
+    finish_quarantine(work.out)
     return merge(work.out, columns_of(work.conditions.names))
 
 

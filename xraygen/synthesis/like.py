@@ -16,12 +16,12 @@ from xraygen import __version__
 from xraygen.atomic import sha256_of
 from xraygen.devices import choose_device, machine
 from xraygen.errors import FolderError, UsageError
+from xraygen.films.listing import METADATA, Row, column_of, read_rows
 from xraygen.films.reader import read_film
 from xraygen.ranges import Stored
 from xraygen.synthesis.conditions import Guidance, Wish
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.provenance import read_provenance
-from xraygen.synthesis.rows import METADATA, Row, column_of, read_rows
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.synthesis.share import Share
 from xraygen.training.checkpoint import Checkpoint, checkpoints, chosen_checkpoint, run_config

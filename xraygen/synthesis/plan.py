@@ -21,8 +21,8 @@ from xraygen.config import ConditionsConfig
 from xraygen.dataset.conditions import Conditions, fit_conditions
 from xraygen.dataset.store import Dataset
 from xraygen.errors import UsageError
+from xraygen.films.listing import column_of
 from xraygen.synthesis.conditions import Guidance, Wish
-from xraygen.synthesis.rows import column_of
 
 _SEED, _GUIDANCE = "seed", "guidance"
 

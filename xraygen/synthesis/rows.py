@@ -8,56 +8,19 @@ A row is written first, with the hash of the finished image; then the image appe
 has a row, and a row counts only if its image is there with that hash.
 """
 
-import csv
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from xraygen.atomic import move_into_place, remove_leftovers, sha256_of, try_to_hold, write_text
 from xraygen.errors import FolderError
+from xraygen.films.listing import METADATA, Row, as_csv, read_rows
 
-METADATA = "metadata.csv"
 _ROWS = "rows.jsonl"
 _PROCESS = ".process-"
-_LAST = ("sampler", "steps", "guidance", "sha256", "machine", "repeats")
-_RESERVED = ("file_name", "seed", *_LAST)
-
-Row = dict[str, str]
-
-
-def column_of(condition: str) -> str:
-    """The column in which a condition stands, in metadata.csv and in a plan."""
-    return f"{condition}_label" if condition in _RESERVED else condition
-
-
-def columns_of(conditions: Sequence[str]) -> list[str]:
-    """All columns, in the order that `datasets`' imagefolder reads."""
-    return ["file_name", "seed", *map(column_of, conditions), *_LAST]
-
-
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of a metadata.csv; none if it is not there.
-
-    Raises:
-        FolderError: If it is no such table, or has other columns than these.
-    """
-    if not path.exists():
-        return []
-    try:
-        table = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (ValueError, csv.Error):
-        table = []
-    header = table[0] if table else []
-    if not {"file_name", "seed", "sha256"} <= {*header} or (columns is not None and header != [*columns]):
-        expected = "file_name, seed and sha256" if columns is None else ", ".join(columns)
-        raise FolderError(f"{path} is no table with the columns {expected}; choose another folder.")
-    if any(len(cells) != len(header) for cells in table[1:]):
-        raise FolderError(f"{path} has rows of different lengths; choose another folder.")
-    return [dict(zip(header, cells, strict=True)) for cells in table[1:]]
 
 
 class ProcessRows:
@@ -124,7 +87,7 @@ def merge(out: Path, columns: Sequence[str]) -> dict[str, Row]:
             if rows.get(name) != row and is_there(out, row):
                 rows[name] = row
     rows = {name: row for name, row in sorted(rows.items(), key=_place) if (out / name).exists()}
-    write_text(out / METADATA, _as_csv(columns, rows))
+    write_text(out / METADATA, as_csv(columns, rows.values()))
     for folder, lock in dead:
         shutil.rmtree(folder)
         lock.close()
@@ -151,11 +114,3 @@ def _place(entry: tuple[str, Row]) -> tuple[tuple[str, ...], int]:
     """Folder, then seed."""
     name, row = entry
     return PurePosixPath(name).parent.parts, int(row["seed"])
-
-
-def _as_csv(columns: Sequence[str], rows: Mapping[str, Row]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    return table.getvalue()
