@@ -53,6 +53,7 @@ def audit(
     from xraygen.audit.audit import AuditSettings, plan
     from xraygen.audit.audit import audit as compare
     from xraygen.audit.describe import distance_table
+    from xraygen.audit.groups import group_table
 
     settings = AuditSettings(
         features=tuple(features or ()),
@@ -71,7 +72,7 @@ def audit(
     with console.progress() as report:
         result = compare(real, synthetic, out, settings, report=report)
     console.emit(result, as_json=as_json)
-    for line in [*distance_table(result), *result["summary"]]:
+    for line in [*distance_table(result), *group_table(result["groups"]), *result["summary"]]:
         console.say(line)
     for verdict in result["verdicts"]:
         console.say(f"{'passed' if verdict['passed'] else 'FAILED'}  {verdict['sentence']}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xraygen.audit.describe import describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
+from xraygen.audit.groups import by_group
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import in_features, in_pixels
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
@@ -111,7 +112,7 @@ def audit(
         check_quarantine(synthetic)
     material = _gather(real, synthetic, settings, report)
     spaces: list[Neighbours] = []
-    features = {}
+    features, groups = {}, {}
     for name in _features(settings):
         extractor = load_extractor(name, settings.device)
         real_features = extract(
@@ -119,7 +120,18 @@ def audit(
         )
         features[name] = _fidelity(extractor, material, real_features, settings, report)
         if name == _features(settings)[0]:
-            spaces.append(_copies(extractor, material, real_features, report))
+            films = material.synthetic
+            whole = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
+            spaces.append(_copies(extractor, material, real_features, whole))
+            groups = by_group(
+                extractor,
+                material.real,
+                films,
+                (real_features, whole),
+                count=material.count,
+                seed=settings.seed,
+                report=report,
+            )
     spaces.append(_aligned_copies(material, report))
     test = material.real.gather(material.rows)
     pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
@@ -150,7 +162,7 @@ def audit(
         **similar,
         "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
         "near_duplicates": near_duplicates(material.synthetic, spaces[-1]),
-        "groups": {},
+        "groups": groups,
     }
     result["verdicts"] = judge(checks, result)
     result["summary"] = summarise(result)
@@ -246,11 +258,12 @@ def _fidelity(
 
 
 def _copies(
-    extractor: FeatureExtractor, material: _Material, real_features: NDArray[np.float32], report: Report
+    extractor: FeatureExtractor,
+    material: _Material,
+    real_features: NDArray[np.float32],
+    synthetic: NDArray[np.float32],
 ) -> Neighbours:
     """Nearest training films in one feature space."""
-    films = material.synthetic
-    synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
     return find_neighbours(
         extractor.name,
         extractor.label,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xraygen.atomic import sha256_of
+from xraygen.audit.groups import group_caveats
 from xraygen.audit.measures import MEASURES
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
 from xraygen.audit.verdicts import measure
@@ -79,7 +80,7 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
 
 def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
     """What a reader must know before trusting the numbers."""
-    caveats = [*_too_few(result, count)]
+    caveats = [*_too_few(result, count), *group_caveats(result["groups"])]
     if duplicates := result["synthetic"]["duplicates"]:
         caveats.append(f"Exact duplicates among the synthetic films: {duplicates}.")
     if (repeats := result["near_duplicates"])["films"]:

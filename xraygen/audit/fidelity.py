@@ -78,19 +78,12 @@ def reference_sets(real: Dataset, train: NDArray[np.int64], count: int, seed: in
     fitted = min(len(train), max(2, _GAUSSIAN_PIXELS // (height * width)))
     pool = stored_to_unit(real.gather(train[choose(len(train), fitted, seed, "gaussian")]), bits)
     gaussian = gaussian_like(pool, count, torch_generator(seed, "audit-gaussian"))
-    sigma_px = height / 32
-    soft = blurred(stored_to_unit(disjoint, bits), sigma_px)
     grain = noise(count, (height, width), torch_generator(seed, "audit-noise"))
     return {
         "real": Comparison(
             "real films (floor)", f"{count} real training films of other patients.", disjoint, bits
         ),
-        "blurred": Comparison(
-            "real films, blurred",
-            f"The films of the floor, through a Gaussian blur of {sigma_px:.3g} px.",
-            unit_to_stored(soft, REFERENCE_BITS),
-            REFERENCE_BITS,
-        ),
+        "blurred": blurred_set(disjoint, bits),
         "gaussian": Comparison(
             "Gaussian",
             f"Drawn from the Gaussian with the mean and covariance of the pixels of {fitted} training films.",
@@ -104,6 +97,17 @@ def reference_sets(real: Dataset, train: NDArray[np.int64], count: int, seed: in
             REFERENCE_BITS,
         ),
     }
+
+
+def blurred_set(films: Stored, bits: int) -> Comparison:
+    """Films of the floor, `[N, H, W]`, through a blur of 1/32 of their height."""
+    sigma_px = films.shape[1] / 32
+    return Comparison(
+        "real films, blurred",
+        f"The films of the floor, through a Gaussian blur of {sigma_px:.3g} px.",
+        unit_to_stored(blurred(stored_to_unit(films, bits), sigma_px), REFERENCE_BITS),
+        REFERENCE_BITS,
+    )
 
 
 def chosen_from(films: ImageSet, count: int, seed: int, label: str, description: str) -> Comparison:

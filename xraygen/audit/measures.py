@@ -226,7 +226,7 @@ def _entry(
 ) -> dict[str, Any]:
     """One measure of all sets, as report.json holds it."""
     measure = MEASURES[name]
-    numbers = {key: _numbers(interval) for key, interval in intervals.items()}
+    numbers = {key: numbers_of(interval) for key, interval in intervals.items()}
     return {
         **numbers["this"],
         "floor": numbers["real"]["value"],
@@ -235,7 +235,7 @@ def _entry(
         "count": count,
         "better": "lower" if measure.lower_is_better else "higher",
         "estimand": measure.estimand.format(count=count),
-        "enough": _enough(intervals, count, lower_is_better=measure.lower_is_better),
+        "enough": enough(intervals, count, lower_is_better=measure.lower_is_better),
         "sets": {
             key: {"label": chosen.label, "description": chosen.description, **numbers[key]}
             for key, chosen in sets.items()
@@ -243,12 +243,12 @@ def _entry(
     }
 
 
-def _numbers(interval: Interval | None) -> dict[str, float | None]:
+def numbers_of(interval: Interval | None) -> dict[str, float | None]:
     """value, low and high; None where there is none."""
     return {"value": None, "low": None, "high": None} if interval is None else asdict(interval)
 
 
-def _enough(
+def enough(
     intervals: Mapping[str, Interval | None], count: int, *, lower_is_better: bool
 ) -> dict[str, float | int | None]:
     """Whether N films tell this set from the mildest of the known bad ones.
@@ -264,7 +264,7 @@ def _enough(
     if this is None or floor is None:
         return {"half_width": None, "gap": None, "count": None}
     sign = 1 if lower_is_better else -1
-    known = [intervals[key] for key in KNOWN_BAD]
+    known = [intervals.get(key) for key in KNOWN_BAD]
     gaps = [sign * (bad.value - floor.value) for bad in known if bad is not None]
     worse = [gap for gap in gaps if gap > 0]
     half_width = max(this.high - this.value, this.value - this.low)

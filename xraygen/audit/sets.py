@@ -1,15 +1,17 @@
 """A set of films to compare: a SYNTHETIC or a DATASET folder, read into memory at 16 bits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from xraygen.atomic import sha256_of
+from xraygen.dataset.conditions import ALWAYS
 from xraygen.dataset.store import INFO_NAME, Dataset, open_dataset
 from xraygen.errors import FilmError, FolderError
+from xraygen.films.listing import column_of, told_columns
 from xraygen.films.reader import read_film
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, unit_to_stored
@@ -31,6 +33,8 @@ class ImageSet:
     """N names: metadata.csv's file_name, or a DATASET's image_id."""
     bits: int
     """White is stored as 2^bits - 1."""
+    told: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """N rows of conditions: what metadata.csv says each film was told, or what a DATASET knows of it."""
 
     def __len__(self) -> int:
         """Number of films."""
@@ -81,7 +85,8 @@ def read_set(folder: Path, size: tuple[int, int], *, report: Report = silent) ->
     for row, (file_name, sha256) in enumerate(zip(metadata["file_name"], hashes, strict=True)):
         images[row] = _read_image(folder, file_name, sha256, size)
         report(Progress(f"read {folder.name}", row + 1, len(metadata)))
-    return ImageSet(folder.name, images, tuple(metadata["file_name"]), _BITS)
+    told = metadata[told_columns(metadata.columns)]
+    return ImageSet(folder.name, images, tuple(metadata["file_name"]), _BITS, told)
 
 
 def count_films(folder: Path) -> int:
@@ -119,9 +124,10 @@ def _from_dataset(folder: Path, size: tuple[int, int]) -> ImageSet:
     _check_size(folder, dataset.info.size, size)
     if not len(dataset):
         raise FolderError(f"{folder} holds no film.")
-    return ImageSet(
-        folder.name, dataset.images, tuple(dataset.manifest["image_id"].astype(str)), dataset.info.bits
-    )
+    names = tuple(dataset.manifest["image_id"].astype(str))
+    known = dataset.manifest[[*dataset.info.label_names, *ALWAYS]]
+    told = known.rename(columns=column_of)
+    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, told)
 
 
 def _read_image(folder: Path, file_name: str, sha256: str, size: tuple[int, int]) -> Stored:

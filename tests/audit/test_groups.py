@@ -1,0 +1,150 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.groups import by_group, group_table, groupings
+from xraygen.audit.sets import ImageSet
+from xraygen.dataset.manifest import write_manifest
+from xraygen.dataset.store import DatasetInfo, content_sha256, open_dataset
+from xraygen.metrics.features import extract, load_extractor
+from xraygen.metrics.frechet import frechet_distance_of_features
+from xraygen.metrics.kernel import kernel_distance
+
+Textures = Callable[..., NDArray[np.uint16]]
+Make = Callable[..., Path]
+
+FAST = AuditSettings(features=("pixels",), pairs=30, device="cpu")
+FINDINGS = ["NORMAL"] * 20 + ["PNEUMONIA"] * 20 + ["NORMAL"] * 2 + ["PNEUMONIA"] * 2
+FINDINGS += ["NORMAL"] * 10 + ["PNEUMONIA"] * 10
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_dataset: Make) -> Path:
+    """40 training, 4 validation and 20 test films, half of each PNEUMONIA and darker; ages in three bands."""
+    images = textures(64, seed=1)
+    images[np.array(FINDINGS) == "PNEUMONIA"] //= 2
+    splits = ["train"] * 40 + ["validation"] * 4 + ["test"] * 20
+    folder = make_dataset(tmp_path_factory.mktemp("labelled") / "dataset", images, splits)
+    manifest = open_dataset(folder).manifest.assign(
+        finding=FINDINGS,
+        sex=["F", "M"] * 32,
+        age=np.resize([3.0, 4.0, 17.5, 70.0, np.nan], 64),
+        note=[f"note {row}" for row in range(64)],
+    )
+    write_manifest(folder / "manifest.csv", manifest, ["finding", "note"])
+    info = json.loads((folder / "dataset.json").read_text())
+    info |= {"label_names": ["finding", "note"], "content_sha256": content_sha256(folder)}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    assert DatasetInfo.from_json(info).label_names == ("finding", "note")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_synthetic: Make) -> Path:
+    """30 films: 14 told NORMAL, 12 told PNEUMONIA and as bright as the normal ones, 4 told nothing."""
+    folder = make_synthetic(tmp_path_factory.mktemp("told") / "synthetic", textures(30, seed=7))
+    metadata = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
+    metadata["finding"] = ["NORMAL"] * 14 + ["PNEUMONIA"] * 12 + [""] * 4
+    metadata["age"] = ["4.9"] * 9 + ["64"] * 3 + [""] * 18
+    metadata.to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audited(
+    tmp_path_factory: pytest.TempPathFactory, labelled: Path, told: Path
+) -> tuple[Path, dict[str, Any]]:
+    """(REPORT, result)."""
+    out = tmp_path_factory.mktemp("groups") / "report"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRAYGEN_CACHE", str(tmp_path_factory.getbasetemp() / "feature-cache"))
+        return out, audit(labelled, told, out, FAST)
+
+
+def members(result: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(entry["column"], entry["word"]): entry for entry in result["groups"]["members"]}
+
+
+def test_films_are_counted_by_what_they_were_told_and_by_what_is_known_of_real_ones(
+    audited: tuple[Path, dict[str, Any]],
+) -> None:
+    found = members(audited[1])
+    kinds = ("synthetic", "test", "train", "count")
+    assert [found["finding", "NORMAL"][kind] for kind in kinds] == [14, 10, 20, 10]
+    assert [found["finding", "PNEUMONIA"][kind] for kind in kinds] == [12, 10, 20, 10]
+    assert [found["age", "0 to 4"][kind] for kind in kinds] == [9, 8, 16, 8]
+    assert [found["age", "45 to 64"][kind] for kind in kinds] == [3, 0, 0, None]
+    assert [found["age", "5 to 17"][kind] for kind in kinds] == [0, 4, 8, None]
+
+
+def test_a_group_that_was_not_met_is_far_from_its_own_floor(audited: tuple[Path, dict[str, Any]]) -> None:
+    found = members(audited[1])
+    good, bad = found["finding", "NORMAL"], found["finding", "PNEUMONIA"]
+    assert good["fd"]["value"] < 2 * good["fd"]["floor"]["value"]
+    assert bad["fd"]["value"] > 4 * bad["fd"]["floor"]["value"]
+    assert bad["kid"]["low"] > bad["kid"]["floor"]["high"]
+    assert any("finding = PNEUMONIA is farthest from its floor" in line for line in audited[1]["summary"])
+
+
+def test_the_distance_of_a_group_is_that_of_its_films(labelled: Path, textures: Textures) -> None:
+    """Ten test films of the group and ten that were told it: all are chosen, and it can be had by hand."""
+    dataset = open_dataset(labelled)
+    words = ["PNEUMONIA", "NORMAL"] * 10
+    names = tuple(f"{row}.png" for row in range(20))
+    films = ImageSet("set", textures(20, seed=9), names, 16, pd.DataFrame({"finding": words}))
+    extractor = load_extractor("pixels", "cpu")
+    features = tuple(extract(extractor, images, 16) for images in (dataset.images, films.images))
+    result = by_group(extractor, dataset, films, (features[0], features[1]), count=20, seed=0)
+    (entry,) = [entry for entry in result["members"] if entry["word"] == "PNEUMONIA"]
+    rows = np.arange(54, 64)  # the last ten test films
+    assert entry["count"] == 10
+    by_hand = frechet_distance_of_features(features[0][rows], features[1][::2])
+    assert entry["fd"]["value"] == pytest.approx(by_hand, rel=1e-9)
+    assert entry["kid"]["value"] == pytest.approx(kernel_distance(features[0][rows], features[1][::2]).value)
+
+
+def test_small_groups_are_warned_of(audited: tuple[Path, dict[str, Any]]) -> None:
+    found = members(audited[1])
+    assert found["age", "45 to 64"]["warning"] == "Too few films for a distance, which takes 8 of each kind."
+    assert found["age", "5 to 17"]["warning"] == "No film of the set was told this."
+    for entry in found.values():
+        if entry["count"] is not None:
+            needed = entry["fd"]["enough"]["count"]
+            assert ("too small for FD" in entry["warning"]) == (
+                needed is not None and needed > entry["count"]
+            )
+
+
+def test_what_was_not_told_makes_no_group_and_what_could_name_a_patient_none_either(labelled: Path) -> None:
+    found, untold = groupings(
+        open_dataset(labelled), pd.DataFrame({"finding": ["NORMAL"], "note": ["note 1"]})
+    )
+    assert [grouping.column for grouping in found] == ["finding"]
+    assert untold == ["view", "sex", "age"]
+
+
+def test_a_set_that_was_told_nothing_has_no_groups(
+    audited: tuple[Path, dict[str, Any]], labelled: Path
+) -> None:
+    found, untold = groupings(open_dataset(labelled), pd.DataFrame(index=range(30)))
+    assert found == []
+    assert untold == ["finding", "view", "sex", "age"]
+
+
+def test_the_page_and_the_terminal_show_the_groups(audited: tuple[Path, dict[str, Any]]) -> None:
+    out, result = audited
+    page = (out / "report.html").read_text()
+    assert "finding = PNEUMONIA" in page
+    assert "told nothing of view, sex" in page
+    assert "note" not in json.dumps(result["groups"])
+    lines = group_table(result["groups"])
+    assert any(
+        line.startswith("  age = 0 to 4: 9 synthetic, 8 test, 16 training films; N = 8: FD") for line in lines
+    )
