@@ -5,13 +5,24 @@ from typing import Annotated
 
 import typer
 
+from xraygen.errors import UsageError
+
 from . import console, options
 
 
 def audit(
-    real: Annotated[Path, typer.Option(metavar="DATASET", help="The real films; its test and train splits.")],
-    synthetic: Annotated[Path, typer.Option(metavar="SYNTHETIC", help="The set to audit.")],
-    out: Annotated[Path, typer.Option(metavar="REPORT", help="Where the report goes.")],
+    reports: Annotated[
+        list[Path] | None, typer.Argument(metavar="[REPORT]...", help="Of --compare: finished reports.")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="The real films; its test and train splits.")
+    ] = None,
+    synthetic: Annotated[Path | None, typer.Option(metavar="SYNTHETIC", help="The set to audit.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="REPORT", help="Where the report goes.")] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Put finished reports side by side, as Markdown; --out adds a page."),
+    ] = False,
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,9 +60,24 @@ def audit(
     xraygen audit --real dataset --synthetic synthetic --out report
 
     xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3' --quarantine
+
+    xraygen audit --compare report-a report-b --out comparison
     """
+    if compare:
+        if real is not None or synthetic is not None:
+            raise UsageError("--compare is of finished reports: leave out --real and --synthetic.")
+        _compare(reports or [], out, dry_run=dry_run, as_json=as_json)
+        return
+    if reports:
+        raise UsageError(
+            f"{reports[0]}: an audit takes --real and --synthetic; reports are put side by side by --compare."
+        )
+    if real is None or synthetic is None or out is None:
+        raise UsageError(
+            "An audit needs --real DATASET, --synthetic SYNTHETIC and --out REPORT; one is missing."
+        )
     from xraygen.audit.audit import AuditSettings, plan
-    from xraygen.audit.audit import audit as compare
+    from xraygen.audit.audit import audit as measure
     from xraygen.audit.describe import distance_table
     from xraygen.audit.groups import group_table
 
@@ -70,7 +96,7 @@ def audit(
         console.say(f"Would compare {planned['count']} films per set and write the report into {out}.")
         return
     with console.progress() as report:
-        result = compare(real, synthetic, out, settings, report=report)
+        result = measure(real, synthetic, out, settings, report=report)
     console.emit(result, as_json=as_json)
     for line in [*distance_table(result), *group_table(result["groups"]), *result["summary"]]:
         console.say(line)
@@ -93,3 +119,21 @@ def _tell_of_quarantine(synthetic: Path, films: int) -> None:
         f"Moved {films} suspects into {folder}, which may hold patients' data. Replace them by `xraygen generate RUN "
         f"--out {synthetic} --plan {folder / 'refill.csv'}` with the options of the first call, and audit it again."
     )
+
+
+def _compare(reports: list[Path], out: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Finished reports side by side: Markdown, or JSON, on stdout."""
+    from xraygen.audit.compare import as_markdown, check_comparison_out, compare_reports, write_comparison
+
+    if out is not None:
+        check_comparison_out(out)
+    comparison = compare_reports(reports)
+    if dry_run:
+        console.say(f"Would put {len(reports)} reports side by side{'' if out is None else f' in {out}'}.")
+        return
+    console.emit(comparison, as_json=as_json)
+    if not as_json:
+        console.show(as_markdown(comparison))
+    if out is not None:
+        write_comparison(out, comparison)
+        console.say(f"Comparison: {out / 'comparison.html'}")

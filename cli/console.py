@@ -38,6 +38,11 @@ def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
         Console(highlight=False, soft_wrap=True).print(json.dumps(result, allow_nan=False), markup=False)
 
 
+def show(text: str) -> None:
+    """Print the result for people and pipes alike."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)
+
+
 def _figures(progress: Progress) -> str:
     """Loss, images/s and the like, in four digits."""
     return "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())

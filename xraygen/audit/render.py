@@ -69,15 +69,7 @@ def write_report(out: Path, result: Mapping[str, Any], evidence: Evidence) -> No
         evidence: What the pictures are made from.
     """
     figures = draw_figures(result, evidence)
-    pages = Environment(
-        loader=PackageLoader("xraygen.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["embedded"] = embedded
-    pages.filters["figure"] = _figure
+    pages = page_templates()
     with sole_writer(out):
         (out / JSON_NAME).unlink(missing_ok=True)
         remove_leftovers(out)
@@ -96,6 +88,20 @@ def write_report(out: Path, result: Mapping[str, Any], evidence: Evidence) -> No
         page = pages.get_template("report.html.j2").render(report=result, figures=figures, spaces=spaces)
         write_text(out / HTML_NAME, page)
         write_json(out / JSON_NAME, result)
+
+
+def page_templates() -> Environment:
+    """The templates of all pages: what a name or a tag holds is shown as text."""
+    pages = Environment(
+        loader=PackageLoader("xraygen.audit", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["embedded"] = embedded
+    pages.filters["figure"] = _figure
+    return pages
 
 
 def draw_figures(result: Mapping[str, Any], evidence: Evidence) -> dict[str, bytes]:
