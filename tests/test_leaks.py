@@ -200,7 +200,7 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
                        out / "likelihood", "--json"),
         "progressive": ("progressive", run, "--out", out / "progressive", "--seeds", "0-1", *cpu),
         "audit": ("audit", "--real", dataset, "--synthetic", out / "png", "--out", out / "report", "--features",
-                  "pixels", "--count", 4, *cpu, "--json"),
+                  "pixels", "--count", 8, *cpu, "--json"),
         "audit either": ("audit", "--real", dataset, "--synthetic", dataset, "--out", out / "self", "--features",
                       "pixels", *cpu),
         "ingest without": ("ingest", sources, "--out", out / "without", *apart, "--exclude", folder / "withdrawn.txt",
