@@ -1,9 +1,16 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+
+from xraygen.atomic import sha256_of
+from xraygen.dataset.store import open_dataset
+from xraygen.films.listing import METADATA, as_csv, read_rows
+from xraygen.films.writers import write_png
+from xraygen.ranges import stored_to_unit, unit_to_stored
 
 Cli = Callable[..., Result]
 
@@ -68,6 +75,29 @@ def test_dry_run_says_n_and_writes_nothing(
     assert result.exit_code == 0
     assert "Would compare 8 films per set" in result.stderr
     assert not (tmp_path / "report").exists()
+
+
+def test_quarantine_says_what_it_moved_and_how_the_set_becomes_whole(
+    xraygen_cli: Cli, tiny_dataset: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    made = shutil.copytree(synthetic, tmp_path / "made")
+    train = open_dataset(tiny_dataset)
+    film = train.images[int(train.indices("train")[0])]
+    write_png(made / "images" / "3.png", unit_to_stored(stored_to_unit(film, train.info.bits), 16))
+    rows = read_rows(made / METADATA)
+    rows[3]["sha256"] = sha256_of(made / "images" / "3.png")
+    (made / METADATA).write_text(as_csv(list(rows[0]), rows))
+    folders = ("--real", tiny_dataset, "--synthetic", made, "--out", tmp_path / "report")
+    result = xraygen_cli(
+        "audit", *folders, "--features", "pixels", "--device", "cpu", "--quarantine", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    suspects = len(json.loads(result.stdout)["privacy"]["suspects"])
+    assert suspects >= 1
+    assert f"Moved {suspects} suspects into" in result.stderr
+    assert str(made / "quarantine" / "refill.csv") in result.stderr
+    assert (made / "quarantine" / "images" / "3.png").exists()
+    assert len(read_rows(made / METADATA)) == 8 - suspects
 
 
 @pytest.mark.parametrize(

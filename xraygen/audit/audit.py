@@ -111,41 +111,7 @@ def audit(
     if settings.quarantine:
         check_quarantine(synthetic)
     material = _gather(real, synthetic, settings, report)
-    spaces: list[Neighbours] = []
-    features, groups = {}, {}
-    for name in _features(settings):
-        extractor = load_extractor(name, settings.device)
-        real_features = extract(
-            extractor, material.real.images, material.real.info.bits, report=report, task="real films"
-        )
-        features[name] = _fidelity(extractor, material, real_features, settings, report)
-        if name == _features(settings)[0]:
-            films = material.synthetic
-            whole = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
-            spaces.append(_copies(extractor, material, real_features, whole))
-            groups = by_group(
-                extractor,
-                material.real,
-                films,
-                (real_features, whole),
-                count=material.count,
-                seed=settings.seed,
-                report=report,
-            )
-    spaces.append(_aligned_copies(material, report))
-    test = material.real.gather(material.rows)
-    pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
-    similar = similarities(
-        material.synthetic,
-        material.real,
-        material.test,
-        material.train,
-        spaces[0],
-        pairs=settings.pairs,
-        seed=settings.seed,
-        report=report,
-    )
-    train_ids = material.real.manifest["image_id"].astype(str).to_numpy()[material.train].tolist()
+    measured, spaces = _measured(material, settings, report)
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "real": describe_real(material.real, material.train, material.test),
@@ -157,12 +123,7 @@ def audit(
             "fail_on": list(settings.fail_on),
             "count": material.count,
         },
-        "features": features,
-        **pixels,
-        **similar,
-        "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
-        "near_duplicates": near_duplicates(material.synthetic, spaces[-1]),
-        "groups": groups,
+        **measured,
     }
     result["verdicts"] = judge(checks, result)
     result["summary"] = summarise(result)
@@ -175,7 +136,7 @@ def audit(
         real=material.real,
         test=material.test,
         train=material.train,
-        spaces=tuple(spaces),
+        spaces=spaces,
     )
     report(Progress("write report", 0, 1))
     write_report(out, result, evidence)
@@ -183,6 +144,70 @@ def audit(
     if settings.quarantine:
         quarantine_suspects(synthetic, result)
     return result
+
+
+def _measured(
+    material: _Material, settings: AuditSettings, report: Report
+) -> tuple[dict[str, Any], tuple[Neighbours, ...]]:
+    """All numbers, as report.json holds them, and the spaces in which copies were looked for."""
+    features: dict[str, Any] = {}
+    first, *others = _features(settings)
+    features[first], groups, nearby = _in_first_features(first, material, settings, report)
+    for name in others:
+        extractor = load_extractor(name, settings.device)
+        features[name] = _fidelity(
+            extractor, material, _of_real(extractor, material, report), settings, report
+        )
+    spaces = (nearby, _aligned_copies(material, report))
+    test = material.real.gather(material.rows)
+    pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
+    similar = similarities(
+        material.synthetic,
+        material.real,
+        material.test,
+        material.train,
+        nearby,
+        pairs=settings.pairs,
+        seed=settings.seed,
+        report=report,
+    )
+    train_ids = material.real.manifest["image_id"].astype(str).to_numpy()[material.train].tolist()
+    numbers = {
+        "features": features,
+        **pixels,
+        **similar,
+        "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
+        "near_duplicates": near_duplicates(material.synthetic, spaces[-1], report=report),
+        "groups": groups,
+    }
+    return numbers, spaces
+
+
+def _in_first_features(
+    name: str, material: _Material, settings: AuditSettings, report: Report
+) -> tuple[dict[str, Any], dict[str, Any], Neighbours]:
+    """The measures, those of groups, and the nearest training films."""
+    extractor, films = load_extractor(name, settings.device), material.synthetic
+    real = _of_real(extractor, material, report)
+    fidelity = _fidelity(extractor, material, real, settings, report)
+    synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
+    both = (real, synthetic)
+    groups = by_group(
+        extractor,
+        material.real,
+        films,
+        both,
+        count=material.count,
+        seed=settings.seed,
+        report=report,
+    )
+    return fidelity, groups, _copies(extractor, material, *both)
+
+
+def _of_real(extractor: FeatureExtractor, material: _Material, report: Report) -> NDArray[np.float32]:
+    """Features of all films of the DATASET."""
+    real = material.real
+    return extract(extractor, real.images, real.info.bits, report=report, task="real films")
 
 
 def _features(settings: AuditSettings) -> tuple[str, ...]:

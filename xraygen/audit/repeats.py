@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from xraygen.audit.privacy import Neighbours
 from xraygen.audit.sets import ImageSet
 from xraygen.metrics.aligned import nearest_aligned
+from xraygen.progress import Progress, Report, silent
 
 DEFINITION = (
     "A film of the set is a near duplicate where its nearest other film of the set lies within the distance, in "
@@ -15,21 +16,24 @@ DEFINITION = (
 )
 
 
-def near_duplicates(films: ImageSet, aligned: Neighbours) -> dict[str, Any]:
+def near_duplicates(films: ImageSet, aligned: Neighbours, *, report: Report = silent) -> dict[str, Any]:
     """What report.json says about near duplicates.
 
     Args:
         films: The set.
         aligned: Its neighbours in aligned pixels, whose limit holds here too.
+        report: Told when it begins and ends.
 
     Returns:
         {definition, limit, films, surplus, groups}: how many films are in groups, how many could go with one of each
         group kept, and the file names of each group, largest first.
     """
+    report(Progress("near duplicates", 0, 1))
     found: list[list[int]] = []
     if len(films) > 1:
         distance, index = nearest_aligned(films.images, films.bits, films.images, films.bits, same=True)
         found = linked(index, distance < aligned.limit)
+    report(Progress("near duplicates", 1, 1))
     return {
         "definition": DEFINITION,
         "limit": aligned.limit,
