@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow numerics bench films demo clean
+.PHONY: help setup check format test slow numerics bench films docs demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,10 @@ films: $(STAMP)  ## measure the figures about real films, in an hour; the tables
 	$(BIN)/python docs/measure_resizing.py $(FILMS)
 	$(BIN)/python docs/measure_collections.py $(FILMS) --out .films
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP)  ## build the documentation site into site/, strictly; open site/index.html
+	$(BIN)/mkdocs build --strict
+
 DEMO := demo
 SEEDS := 0-255
 
@@ -69,4 +73,4 @@ demo: $(STAMP)  ## phantom -> ingest -> train -> generate -> interpolate -> audi
 	$(BIN)/xraygen audit --real $(DEMO)/dataset --synthetic $(DEMO)/synthetic --beside $(DEMO)/untrained --out $(DEMO)/report
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .films demo build dist *.egg-info
+	rm -rf $(VENV) .films demo site build dist *.egg-info
