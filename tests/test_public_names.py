@@ -1,6 +1,8 @@
 """The names that users import; one may move only with a changelog entry."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,10 @@ PUBLIC = [
 def test_public_name_is_where_users_import_it(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert callable(getattr(import_module(module), attribute))
+
+
+def test_the_reference_documents_the_public_names_and_no_others() -> None:
+    page = Path(__file__).parents[1] / "docs" / "reference" / "python.md"
+    assert sorted(re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)) == sorted(
+        PUBLIC
+    )
