@@ -17,7 +17,8 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith("    ")]
 
 
-@pytest.mark.timeout(900)  # half a minute on two cores that have nothing else to do
+@pytest.mark.slow  # a minute of processor time
+@pytest.mark.timeout(900)
 def test_the_commands_lead_from_an_empty_folder_to_a_report(
     xraygen_cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
