@@ -1,6 +1,6 @@
 """Measures a RUN that is told one of two words: distance from real films, and whether it shows what it was told.
 
-    python docs/measure_model.py kermany-64 DATASET --out FOLDER
+    python docs/measure_model.py RUN DATASET --out FOLDER
 
 For each guidance weight as many films of either word as among N test films, made anew or taken from FOLDER, are held
 against those test films: FD (expected at this N), KID (population), and the area under the ROC curve of a classifier

@@ -1,6 +1,6 @@
 """Measures what fewer steps cost: how far films move, and how much farther from real films they lie.
 
-    python docs/measure_steps.py kermany-64 DATASET --out FOLDER
+    python docs/measure_steps.py RUN DATASET --out FOLDER
 
 First, for each deterministic sampler and spacing, the RMSE of each film to the solution of the same ODE over all
 timesteps (dpm++) from the same noise. Then, for several numbers of steps of the default's sampler, the Fréchet distance
