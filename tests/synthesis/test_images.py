@@ -16,7 +16,10 @@ import yaml
 from monai.data import CSVDataset
 from typer.testing import Result
 
+from xraygen.config import RunConfig
+from xraygen.dataset.natural import prepare_natural
 from xraygen.errors import UsageError
+from xraygen.films.colour import read_colour
 from xraygen.films.mark import marked
 from xraygen.films.reader import read_film
 from xraygen.synthesis.generate import generate
@@ -24,6 +27,7 @@ from xraygen.synthesis.images import FileFormat, image_path, images_of, settings
 from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.training.checkpoint import HASHES, newest_checkpoint
+from xraygen.training.loop import train
 
 FAST = SamplerSettings(sampler="ddim", steps=2, compute_batch=4)
 FORMATS: list[FileFormat] = list(get_args(FileFormat))
@@ -205,3 +209,19 @@ def test_every_file_of_a_set_passes_dciodvfy(sets: dict[FileFormat, Path], file_
         errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
         assert len(errors) == 1
         assert "(0x0008,0x001c)" in errors[0]
+
+
+def test_a_set_in_colour_has_a_preview_and_a_card_of_no_film(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    dataset = prepare_natural(tmp_path / "images.npz", tmp_path / "dataset", (16, 16))
+    train(tiny_config("data.channels=3", "train.max_steps=2"), dataset, tmp_path / "run", device="cpu")
+    settings = SamplerSettings("ddim", 2, compute_batch=2)
+    generate(tmp_path / "run", tmp_path / "set", [3, 4], settings, device="cpu")
+    assert read_colour(tmp_path / "set" / "images" / "3.png").shape == (16, 16, 3)
+    assert read_colour(tmp_path / "set" / "preview.png").shape == (16, 34, 3)
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "# Synthetic natural images" in card
+    assert "chest" not in card

@@ -6,7 +6,7 @@ from typing import Any
 from xraygen.synthesis.images import is_marked
 
 _CARD = """---
-pretty_name: Synthetic chest films, set {short_id}
+pretty_name: Synthetic {kind}, set {short_id}
 license: unknown
 annotations_creators:
 - machine-generated
@@ -15,19 +15,12 @@ task_categories:
 size_categories:
 - {size_category}
 tags:
-- chest-x-ray
-- diffusion
-- medical
-- not-for-diagnosis
-- radiology
-- synthetic
-- xraygen
+{tags}
 ---
 
-# Synthetic chest films: not for diagnosis
+# Synthetic {title}
 
-{count} synthetic images made by xraygen {version} on {created}. No image shows a patient, but a network can repeat
-what it was trained on: what this set reveals is what its audit says (`xraygen audit`), and no more.
+{count} synthetic images made by xraygen {version} on {created}. {people}
 
 **Audit: not audited** when this card was written. **License: unknown**: it is that of the films the network was trained
 on, which this set does not know; ask who trained it before you share it.
@@ -56,6 +49,20 @@ on, which this set does not know; ask who trained it before you share it.
 
 {reading}"""
 
+_FILMS = {
+    "kind": "chest films",
+    "title": "chest films: not for diagnosis",
+    "tags": "- chest-x-ray\n- diffusion\n- medical\n- not-for-diagnosis\n- radiology\n- synthetic\n- xraygen",
+    "people": "No image shows a patient, but a network can repeat\n"
+    "what it was trained on: what this set reveals is what its audit says (`xraygen audit`), and no more.",
+}
+_NATURAL = {
+    "kind": "natural images",
+    "title": "natural images",
+    "tags": "- diffusion\n- synthetic\n- xraygen",
+    "people": "A network can repeat what it was trained on:\nan image may be close to one of the training set.",
+}
+"""Colour: the setups of a paper, and no film."""
 _MARKS = {
     "png": "Nothing in a PNG file says that it is synthetic: keep this card and `metadata.csv` with the images.",
     "nifti": "Nothing in a NIfTI file says that it is synthetic: keep this card and `metadata.csv` with the images.",
@@ -86,6 +93,7 @@ def data_set_card(origin: Mapping[str, Any], count: int) -> str:
     settings, data = origin["settings"], origin["config"]["data"]
     file_format: str = settings["format"]
     return _CARD.format(
+        **(_FILMS if data["channels"] == 1 else _NATURAL),
         short_id=origin["id"][:8],
         size_category=next((name for limit, name in _SIZE_CATEGORIES if count < limit), "n>1M"),
         count=count,
@@ -103,7 +111,8 @@ def data_set_card(origin: Mapping[str, Any], count: int) -> str:
         spacing=_spacing(settings),
         format=_FORMATS[file_format] + (f", {16 if data['channels'] == 1 else 8} bits"),
         marks=_MARKS[file_format.removesuffix("-dx")] + (_PIXEL_MARK if is_marked(origin) else ""),
-        reading=(_READ_PICTURES if file_format == "png" else "") + _READ_ROWS,
+        reading=(_READ_PICTURES if file_format == "png" else "")
+        + (_READ_ROWS if data["channels"] == 1 else ""),
     )
 
 

@@ -16,6 +16,7 @@ from xraygen.dataset.conditions import Conditions
 from xraygen.devices import machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.errors import UsageError
+from xraygen.films.colour import read_colour
 from xraygen.films.grids import tile
 from xraygen.films.listing import Row, column_of, columns_of
 from xraygen.films.quarantine import finish_quarantine, quarantined
@@ -286,5 +287,7 @@ def _write_preview_and_card(out: Path, file_format: FileFormat, origin: dict[str
     """A contact sheet and the data set card."""
     paths = images_of(out, file_format)
     write_text(out / "README.md", data_set_card(origin, len(paths)))
-    images = np.stack([read_film(path).values for path in paths[:_PREVIEW_IMAGES]])
+    colour = origin["config"]["data"]["channels"] == 3
+    shown = paths[:_PREVIEW_IMAGES]
+    images = np.stack([read_colour(path) if colour else read_film(path).values for path in shown])
     write_png(out / "preview.png", tile(images, 16 if images.dtype == np.uint16 else 8))
