@@ -1,0 +1,334 @@
+"""The paper's setups, whole, at a size of seconds; and what may stand beside a published figure."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from xraygen.benchmark.paper import PaperSettings, benchmark_paper, differing, planned, training_seconds
+from xraygen.benchmark.paper_table import NO_WEIGHTS, obstacles, paper_table
+from xraygen.benchmark.published import CELEBAHQ, CIFAR10
+from xraygen.benchmark.trajectory import rows_of_chain
+from xraygen.config import load_config
+from xraygen.dataset.store import open_dataset
+from xraygen.errors import UsageError
+from xraygen.metrics.inception import FID
+
+Cli = Callable[..., Result]
+TINY = (
+    "data.image_size=16",
+    "model.channels=32",
+    "model.channel_mult=[1,2]",
+    "model.num_res_blocks=1",
+    "model.attention_resolutions=[8]",
+    "schedule.num_timesteps=20",
+    "train.batch_size=4",
+    "train.sample_count=1",
+    "train.sample_steps=2",
+    "train.log_every=1",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def light_features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """EfficientNet-Lite0 in batches of 4: sets of a few images are not padded to 32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRAYGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("xraygen.metrics.features.BATCH_SIZE", 4)
+        yield
+
+
+def as_options() -> list[str]:
+    return [word for change in TINY for word in ("--set", change)]
+
+
+def picture_folder(folder: Path, count: int, side: int, names: Callable[[int], str]) -> Path:
+    """Pictures of a coloured disc each."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    for row in range(count):
+        centre = generator.uniform(side / 4, 3 * side / 4, 2)
+        disc = np.hypot(y - centre[0], x - centre[1]) < side / 4
+        image = np.where(disc[..., None], generator.integers(128, 256, 3), generator.integers(0, 128, 3))
+        path = folder / names(row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 pictures of 32 px as train/<class>/NNNN.png and 4 as test/<class>/NNNN.png."""
+    return picture_folder(
+        tmp_path_factory.mktemp("cifar10"),
+        16,
+        32,
+        lambda row: f"{'train' if row < 12 else 'test'}/{'cat' if row % 2 else 'dog'}/{row:04d}.png",
+    )
+
+
+@pytest.fixture(scope="module")
+def celebahq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CelebA-HQ's layout: CelebA-HQ-img/<number>.jpg, square, larger than what is trained on; no test split."""
+    root = tmp_path_factory.mktemp("celebahq")
+    return picture_folder(root, 10, 64, lambda row: f"CelebA-HQ-img/{row}.jpg")
+
+
+@pytest.fixture(scope="module")
+def finished(
+    cifar10: Path, tmp_path_factory: pytest.TempPathFactory, xraygen_cli: Cli
+) -> tuple[Path, dict[str, Any], list[object]]:
+    """CIFAR10 at its smallest, by the command line; tests only read it."""
+    out = tmp_path_factory.mktemp("benchmark") / "out"
+    command = ["benchmark", "cifar10", "--data", cifar10, "--out", out, "--steps", 4, "--samples", 6]
+    command += ["--chain-steps", 5, "--ladder", "2", "--likelihood-images", 2, "--progressive-samples", 4]
+    command += ["--compute-batch", 4, "--device", "cpu", "--json", *as_options()]
+    result = xraygen_cli(*command)
+    assert result.exit_code == 0, result.output
+    return out, json.loads(result.stdout), command
+
+
+def test_one_command_goes_from_pictures_to_tables(
+    finished: tuple[Path, dict[str, Any], list[object]],
+) -> None:
+    out, result, _ = finished
+    assert result == json.loads((out / "benchmark.json").read_text())
+    assert [entry["step"] for entry in result["ladder"]] == [2, 4]
+    for entry in result["ladder"]:
+        assert set(entry["scores"]) == {"EfficientNet-Lite0"}
+        assert entry["scores"]["EfficientNet-Lite0"]["train"] > 0
+        assert entry["scores"]["EfficientNet-Lite0"]["test"] > 0
+        assert entry["generated"]["images"] == 6
+        assert entry["training_seconds"] > 0
+    assert result["data"]["images"] == {"train": 12, "test": 4}
+    assert set(result["likelihood"]["splits"]) == {"test", "train"}
+    assert [row["reverse_steps"] for row in result["progressive"]["rows"]] == [1, 2, 3, 4, 5]
+    assert open_dataset(out / "dataset").info.channels == 3
+    assert len(list((out / "synthetic" / "step-00000004" / "images").glob("*.png"))) == 6
+
+
+def test_nothing_of_a_small_run_stands_beside_a_published_figure(
+    finished: tuple[Path, dict[str, Any], list[object]],
+) -> None:
+    table = (finished[0] / "benchmark.md").read_text()
+    beside = [line for line in table.splitlines() if line.count("|") == 4 and "not run" in line]
+    assert len(beside) == len(CIFAR10.figures) + len(CIFAR10.ladder)
+    assert all(NO_WEIGHTS in line for line in beside if "NLL" not in line)
+    assert "FD-EfficientNet-Lite0 to train" in table
+    assert "the images are not the published files" in table
+    assert "1.77581" not in table  # table 4 is printed beside comparable runs only
+
+
+def test_the_last_progressive_row_is_the_set_itself(
+    finished: tuple[Path, dict[str, Any], list[object]],
+) -> None:
+    out, _, _ = finished
+    parts = sorted((out / "progressive" / "step-00000004").glob("chains-*.npy"))
+    last = np.concatenate([np.load(part)[-1] for part in parts])
+    folder = out / "synthetic" / "step-00000004" / "images"
+    for seed in range(4):
+        image = np.asarray(Image.open(folder / f"{seed}.png"))
+        assert np.array_equal(last[seed], image)
+
+
+def test_the_same_command_does_nothing_again(
+    finished: tuple[Path, dict[str, Any], list[object]], xraygen_cli: Cli
+) -> None:
+    out, before, command = finished
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in out.rglob("*")
+        if path.suffix in (".png", ".npy", ".safetensors") and "likelihood" not in path.parts
+    }
+    again = json.loads(xraygen_cli(*command).stdout)
+    assert again["ladder"] == before["ladder"]
+    assert {path: path.stat().st_mtime_ns for path in kept if "preview" not in path.name} == {
+        path: at for path, at in kept.items() if "preview" not in path.name
+    }
+
+
+def test_more_steps_go_on_from_there(
+    finished: tuple[Path, dict[str, Any], list[object]], cifar10: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    settings = PaperSettings(
+        6, 6, 5, (2, 4), likelihood_images=0, progressive_samples=0, compute_batch=4, changes=TINY
+    )
+    result = benchmark_paper(CIFAR10, cifar10, out, settings, device="cpu")
+    assert [entry["step"] for entry in result["ladder"]] == [2, 4, 6]
+    assert result["ladder"][:2] == finished[1]["ladder"]
+    assert result["likelihood"] is None
+    assert result["progressive"] is None
+
+
+def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
+    celebahq: Path, tmp_path: Path, xraygen_cli: Cli
+) -> None:
+    result = xraygen_cli(
+        *(
+            "benchmark",
+            "celebahq",
+            "--data",
+            celebahq,
+            "--out",
+            tmp_path / "out",
+            "--steps",
+            2,
+            "--samples",
+            4,
+        ),
+        *("--chain-steps", 3, "--likelihood-images", 1, "--progressive-samples", 2, "--compute-batch", 2),
+        *("--device", "cpu", *as_options()),
+    )
+    assert result.exit_code == 0, result.output
+    table = (tmp_path / "out" / "benchmark.md").read_text()
+    assert table == result.stdout
+    assert table.startswith("# CelebA-HQ 256\n")
+    assert "| 56,000 | 19.7 | not run: 2 steps were run" in table
+    assert "no such images" in table
+    assert open_dataset(tmp_path / "out" / "dataset").info.settings["resized"] == 10
+
+
+def comparable(**changes: Any) -> dict[str, Any]:
+    """The result of a run that is the paper's in everything, with FID's network."""
+    sums = {
+        "images": 64,
+        **{part: {"mean": 1.0, "standard_error": 0.1} for part in ("L_T", "L_between", "L_0")},
+    }
+    sums["bits_per_dim"] = {"mean": 3.7412, "standard_error": 0.0212}
+    curve = [{"reverse_steps": 1000, "rate": 1.7, "rmse": 0.95}]
+    entry = {"samples": 50_000, "training_seconds": 7200.0, "generated": {"images": 50_000, "seconds": 90.0}}
+    scores = {"train": 3.2149, "test": 5.3, "inception_score": {"mean": 9.4321, "deviation": 0.1234}}
+    measured = {"every_timestep": sums, "rate_distortion": curve}
+    result: dict[str, Any] = {
+        "data": {"source": "cifar-10", "original": True, "images": {"train": 50_000, "test": 10_000}},
+        "settings": {
+            **{"steps": 800_000, "samples": 50_000, "chain_steps": 1000, "timesteps": 1000},
+            "sampler": "ddpm",
+            **{"reference_images": None, "fid_weights": True},
+        },
+        "other_settings": [],
+        "machine": "gpu",
+        "environment": {"xraygen": "0", "cpu_count": 1},
+        "finished": "now",
+        "ladder": [{**entry, "step": step, "scores": {FID: scores}} for step in (46_800, 800_000)],
+        "floor": {FID: 2.0},
+        "likelihood": {"step": 800_000, "seconds": 1.0, "splits": {"test": measured}},
+        "progressive": None,
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            result[section] = {**result[section], name: value}
+        else:
+            result[section] = value
+    return result
+
+
+def test_a_run_that_is_the_papers_stands_beside_it() -> None:
+    table = paper_table(CIFAR10, comparable())
+    assert "| FID, to the training set | 3.17 | 3.21 |" in table
+    assert "| Inception Score | 9.46 ± 0.11 | 9.43 ± 0.12 |" in table
+    assert "| NLL of the test set, bits/dim | ≤ 3.75 | ≤ 3.741 ± 0.021 (n = 64) |" in table
+    assert "| 46,800 | 9.16 | 3.21 |" in table
+    assert "| 93,600 | 5.78 | not run: 800,000 steps were run |" in table
+    assert "| 1000 | 1.70000 | 0.95000 | 1.77581 | 0.95136 |" in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "of_likelihood"),
+    [
+        ({"data__original": False}, "not the published files", True),
+        ({"other_settings": ["model.dropout=0.0"]}, "model.dropout=0.0", True),
+        ({"settings__sampler": "ddim"}, "ddim over 1000 of 1000 timesteps", False),
+        ({"settings__samples": 5_000}, "5,000 of 50,000 samples", False),
+        ({"settings__reference_images": 10}, "compared with 10 real images", False),
+        ({"settings__fid_weights": False}, NO_WEIGHTS, False),
+    ],
+)
+def test_each_difference_keeps_a_figure_out_and_is_named(
+    changes: dict[str, Any], word: str, of_likelihood: bool
+) -> None:
+    result = comparable(**changes)
+    assert [word in reason for reason in obstacles(CIFAR10, result, 800_000, of_samples=True)] == [True]
+    assert any(word in why for why in obstacles(CIFAR10, result, None, of_samples=False)) == of_likelihood
+    assert any(
+        word in line for line in paper_table(CIFAR10, result).splitlines() if line.startswith("| FID, to")
+    )
+
+
+def test_a_run_of_other_length_is_not_the_papers_but_on_its_ladder() -> None:
+    result = comparable()
+    assert obstacles(CIFAR10, result, 46_800, of_samples=True) == ["46,800 of 800,000 steps"]
+    assert obstacles(CIFAR10, result, None, of_samples=True) == []
+
+
+def test_images_that_no_hash_tells_never_stand_beside_published_ones() -> None:
+    assert not CELEBAHQ.has_original
+    assert "cannot be told" in obstacles(CELEBAHQ, comparable(data__original=False), None, of_samples=True)[0]
+
+
+def test_only_settings_that_change_what_is_trained_count_as_others() -> None:
+    preset = load_config("cifar10")
+    assert differing(load_config("cifar10", ["train.save_every=7", "train.max_steps=9"]), preset) == []
+    assert differing(load_config("cifar10", ["model.dropout=0"]), preset) == ["model.dropout=0.0"]
+
+
+def test_scores_are_planned_at_the_ladder_below_the_last_step() -> None:
+    assert planned(CIFAR10, PaperSettings())[1] == [46_800, 93_600, 187_000, 421_000, 796_000, 800_000]
+    assert planned(CIFAR10, PaperSettings(steps=93_600))[1] == [46_800, 93_600]
+    assert planned(CIFAR10, PaperSettings(steps=50, ladder=(20, 80)))[1] == [20, 50]
+
+
+def test_the_rows_of_a_chain_are_tenths_and_end_with_the_image() -> None:
+    assert rows_of_chain(1000) == {done: 1000 - done for done in range(100, 1001, 100)}
+    assert rows_of_chain(3) == {1: 2, 2: 1, 3: 0}
+
+
+def test_training_time_is_summed_over_calls(finished: tuple[Path, dict[str, Any], list[object]]) -> None:
+    run = finished[0] / "run"
+    speeds = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    expected = sum(4 / line["images_per_second"] for line in speeds if "images_per_second" in line)
+    assert training_seconds(run, 4, 4) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("setup", ["cifar10", "celebahq"])
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    setup: str, tmp_path: Path, xraygen_cli: Cli
+) -> None:
+    result = xraygen_cli("benchmark", setup, "--data", "images", "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0
+    assert "Would make a DATASET of images" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ladder", "x"], "expected training steps"),
+        (["--data", "none"], "none does not exist"),
+        (["--weights", "none.pth"], "there is no such file"),
+        (["--set", "model.chanels=3"], "chanels"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_sentence(
+    options: list[str], words: str, cifar10: Path, tmp_path: Path, xraygen_cli: Cli
+) -> None:
+    arguments = ["--data", cifar10, "--out", tmp_path / "out", *options]
+    result = xraygen_cli("benchmark", "cifar10", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_another_source_is_refused_in_the_same_folder(
+    finished: tuple[Path, dict[str, Any], list[object]], celebahq: Path
+) -> None:
+    with pytest.raises(UsageError, match="another source"):
+        benchmark_paper(CIFAR10, celebahq, finished[0], PaperSettings(4, changes=TINY), device="cpu")
