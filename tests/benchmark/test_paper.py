@@ -218,7 +218,7 @@ def comparable(**changes: Any) -> dict[str, Any]:
         "environment": {"xraygen": "0", "cpu_count": 1},
         "finished": "now",
         "ladder": [{**entry, "step": step, "scores": {FID: scores}} for step in (46_800, 800_000)],
-        "floor": {FID: 2.0},
+        "floor": {FID: {"images": 10_000, "distance": 2.0}},
         "likelihood": {"step": 800_000, "seconds": 1.0, "splits": {"test": measured}},
         "progressive": None,
     }

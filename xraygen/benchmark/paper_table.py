@@ -137,10 +137,13 @@ def _run(result: Mapping[str, Any]) -> Iterator[str]:
             f"| {entry['step']:,} | {entry['samples']:,} | {_time(entry['training_seconds'])} | "
             f"{made['images']:,} images in {_time(made['seconds'])} | {' | '.join(cells)} |"
         )
-    floors = {names[label]: value for label, value in result["floor"].items() if value is not None}
-    for name, value in floors.items():
-        yield ""
-        yield f"As many real test images have {name} {value:.4g} to the training images: what a perfect set would have."
+    for label, floor in result["floor"].items():
+        if floor is not None:
+            yield ""
+            yield (
+                f"{floor['images']:,} real test images have {names[label]} {floor['distance']:.4g} to the training "
+                "images: what a perfect set of as many would have."
+            )
     if FID not in labels:
         yield ""
         yield (

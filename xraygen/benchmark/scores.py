@@ -58,7 +58,7 @@ class Ruler:
             scores["inception_score"] = {"mean": score.mean, "deviation": score.deviation}
         return scores
 
-    def floor(self, count: int, seed: int) -> float | None:
+    def floor(self, count: int, seed: int) -> dict[str, float] | None:
         """Distance of up to `count` real test images to the training images: what a perfect set could score."""
         if "test" not in self.real:
             return None
@@ -66,9 +66,8 @@ class Ruler:
         rows = numpy_generator(seed, "benchmark-floor").permutation(len(test))[:count]
         if len(rows) < 2:
             return None
-        return frechet_distance_of_features(
-            measured(self.extractor, self.real["train"]), measured(self.extractor, test[rows])
-        )
+        train, chosen = (measured(self.extractor, features) for features in (self.real["train"], test[rows]))
+        return {"images": len(rows), "distance": frechet_distance_of_features(train, chosen)}
 
 
 def ruler(
