@@ -1,1 +1,1 @@
-"""Beside other libraries: the same work, in turns, in one process."""
+"""Beside others: the same work as other libraries do, in turns; the setups of a paper, with its figures."""
