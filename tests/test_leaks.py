@@ -158,7 +158,7 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """The folder of all outputs (`out`), and what each command said; some of them must fail."""
     folder = tmp_path_factory.mktemp("leaks")
     films, sources, out = folder / "phantoms", folder / "in", folder / "out"
-    assert xraygen_cli("phantom", films, "--count", 30, "--size", 64).exit_code == 0
+    assert xraygen_cli("phantom", films, "--count", 50, "--size", 64).exit_code == 0
     write_sources(films, sources)
     ends = [folder / "a.dcm", folder / "b.dcm"]
     for end, path in zip(ends, sorted(sources.rglob("Plumbob?.dcm")), strict=False):
@@ -169,6 +169,10 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         shutil.copy(next(sources.rglob(f"Plumbob-{kind}.dcm")), folder / "bad" / f"Plumbob-{kind}.dcm")
     run, dataset, cpu = out / "run", out / "dataset", ("--device", "cpu")
     write_packed(folder)
+    (folder / "key").write_bytes(
+        bytes(range(32))
+    )  # with a key of chance, an audit might have too few test films
+    (folder / "key").chmod(0o600)
     apart = ("--size", 16, "--key", folder / "key", "--split", "0.5,0.25,0.25", "--workers", 0)
     read = ("ingest", sources, "--size", 16, "--key", folder / "key", "--split", "0.5,0.1,0.4", "--labels",
             sources / "labels.csv")  # fmt: skip

@@ -41,10 +41,10 @@ def way(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--workers", 0, "--key", folder / "key"],
         ["train", "--config", "phantom-32", "--data", dataset, "--out", run, *small, "--device", "cpu"],
         ["generate", run, "--out", folder / "synthetic", "--seeds", "0-11", "--steps", 3, "--device", "cpu"],
-        ["generate", run, "--out", folder / "marked", "--seeds", "0-3", "--steps", 3, "--format", "dicom"],
+        ["generate", run, "--out", folder / "marked", "--seeds", "0-7", "--steps", 3, "--format", "dicom"],
         ["interpolate", run, *two, "--out", folder / "path", "--timestep", 10, "--frames", 3, "--device", "cpu"],
         ["audit", "--real", dataset, "--synthetic", folder / "synthetic", "--out", folder / "report",
-         "--features", "pixels", "--beside", folder / "marked", "--device", "cpu", "--count", "4"],
+         "--features", "pixels", "--beside", folder / "marked", "--device", "cpu", "--count", "8"],
     ]  # fmt: skip
     for command in commands:
         result = xraygen_cli(*command)
@@ -97,7 +97,8 @@ def test_the_same_commands_find_everything_done(way: Path, xraygen_cli: Cli) -> 
         "cpu",
         "--json",
     )
-    assert json.loads(result.stdout) == {"synthetic": str(way / "synthetic"), "made": 0, "present": 12}
+    told = {"synthetic": str(way / "synthetic"), "made": 0, "present": 12, "quarantined": 0}
+    assert json.loads(result.stdout) == told
 
 
 def test_dry_runs_write_nothing(way: Path, xraygen_cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"\bxraygen ((?:benchmark )?[a-z]+)\b([^\n`]*)")
+COMMAND = re.compile(r"\bxraygen ((?:benchmark )?[a-z][a-z0-9]*)\b([^\n`]*)")
 OPTION = re.compile(r"(?<=\s)(--[a-z0-9][a-z0-9-]*)")
 
 
