@@ -29,13 +29,13 @@ def _stderr() -> Console:
 
 def say(text: str) -> None:
     """Tell the person at the terminal."""
-    _stderr().print(text, markup=False)
+    _stderr().print(text, markup=False, emoji=False)
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the result for a program to read, where one asked."""
     if as_json:
-        Console(highlight=False, soft_wrap=True).print(json.dumps(result, allow_nan=False), markup=False)
+        show(json.dumps(result, allow_nan=False))
 
 
 def show(text: str) -> None:

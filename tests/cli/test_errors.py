@@ -145,3 +145,12 @@ def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_read(
     assert "Traceback" not in result.stderr
     assert "No space left on device" in result.stderr.splitlines()[-1]
     assert result.stdout == ""  # nothing half-written is left
+
+
+def test_a_name_between_colons_stays_what_it_is(xraygen_cli: Cli, tmp_path: Path) -> None:
+    """rich would put a picture in its place."""
+    folder = tmp_path / ":x:"
+    result = xraygen_cli("phantom", folder, "--count", "1", "--size", "64", "--json")
+    assert result.exit_code == 0, result.output
+    assert str(folder) in result.stdout
+    assert str(folder) in result.stderr
