@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +34,8 @@ UNEVEN = (
 """A batch that two processes cannot halve, with dropout and augmentation, at the full learning rate from the start."""
 
 
-def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Path) -> str:
-    """What `count` processes print that are told their number by the environment, as every launcher tells it."""
+def started(program: Path, count: int, config: Path, dataset: Path, run: Path) -> list[subprocess.Popen[str]]:
+    """`count` processes that are told their number by the environment, as every launcher tells it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -45,7 +46,7 @@ def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Pa
         "OMP_NUM_THREADS": "1",
     }
     command = [program, "train", "--config", config, "--data", dataset, "--out", run, "--device", "cpu"]
-    started = [
+    return [
         subprocess.Popen(
             [str(word) for word in command],
             stderr=subprocess.PIPE,
@@ -54,8 +55,13 @@ def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Pa
         )
         for rank in range(count)
     ]
-    printed = [process.communicate()[1] for process in started]
-    assert [process.returncode for process in started] == [0] * count, printed
+
+
+def side_by_side(program: Path, count: int, config: Path, dataset: Path, run: Path) -> str:
+    """What `count` processes print that train together to the end."""
+    processes = started(program, count, config, dataset, run)
+    printed = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, printed
     return "".join(printed)
 
 
@@ -91,6 +97,28 @@ def test_two_processes_train_the_network_of_one(
         assert largest_difference(run, tiny_run, name) < 1e-6
     ours, alone = ([entry["loss"] for entry in read_log(each) if "loss" in entry] for each in (run, tiny_run))
     assert ours == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_whose_fellow_was_killed_says_so_in_one_sentence(
+    program: Path, tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, killed: int
+) -> None:
+    config, run = tiny_config("train.max_steps=1000000"), tmp_path / "run"
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    both = started(program, 2, tmp_path / "config.yaml", tiny_dataset, run)
+    while not any("validation_loss" in entry for entry in read_log(run)):
+        assert [process.poll() for process in both] == [None, None]
+        time.sleep(0.2)
+    both[killed].kill()
+    left = both[1 - killed]
+    printed = left.communicate(timeout=120)[1]
+    assert left.returncode == 1
+    assert "heard no more from another" in printed
+    assert "Traceback" not in printed
+    both[killed].communicate()
+    assert load_file(newest_checkpoint(run).folder / EMA)  # whole
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from xraygen.training.conditions import TrainingConditions
 from xraygen.training.ema_snapshots import write_snapshot
 from xraygen.training.folder import check_fit, prepare_folder
 from xraygen.training.logging import append_log, read_log
-from xraygen.training.processes import Agreement, start_accelerator, told_by_main
+from xraygen.training.processes import Agreement, others_are_there, start_accelerator, told_by_main
 from xraygen.training.resident import resident_films
 from xraygen.training.rollback import roll_back, settle
 from xraygen.training.samples import as_picture, samples_of
@@ -84,7 +84,8 @@ def train(
 
     Raises:
         UsageError: If the DATASET does not fit the configuration, or the RUN was started with another.
-        XraygenError: If the loss stays without a finite value however often training goes back.
+        XraygenError: If the loss stays without a finite value however often training goes back, or another process
+            of this training is gone.
     """
     check_fit(config, dataset)
     check_installed(config.train.trackers)
@@ -95,8 +96,8 @@ def train(
             # Once a RUN has a checkpoint it goes on from that, wherever the folder that it started from is by then.
             start = None if checkpoints(run) else starting_point(config)
             prepare_folder(config, dataset, run, accelerator.device, start)
-        start = told_by_main(accelerator, start)
-        with torch.random.fork_rng(devices=[]):
+        with others_are_there(accelerator, run), torch.random.fork_rng(devices=[]):
+            start = told_by_main(accelerator, start)
             return _Training(config, dataset, run, accelerator, report, start).loop(should_stop)
 
 

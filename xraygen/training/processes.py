@@ -4,6 +4,9 @@
 reads it. Every process loads the same checkpoint and takes its share of each batch; the main one alone writes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from torch import distributed
 
 from xraygen.config import RunConfig
 from xraygen.devices import choose_device
-from xraygen.errors import UsageError
+from xraygen.errors import UsageError, XraygenError
 
 
 def start_accelerator(config: RunConfig, device: str) -> Accelerator:
@@ -35,6 +38,29 @@ def start_accelerator(config: RunConfig, device: str) -> Accelerator:
             "were started; raise it, or start fewer."
         )
     return accelerator
+
+
+@contextmanager
+def others_are_there(accelerator: Accelerator, run: Path) -> Iterator[None]:
+    """Says in one sentence that another process of a training is gone, where the network's own error is a traceback.
+
+    gloo raises a RuntimeError whose message begins with the file of gloo that noticed; NCCL and the store raise
+    DistError.
+
+    Raises:
+        XraygenError: If another process died or was silent for longer than the process group waits.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
+        if accelerator.num_processes == 1 or not lost:
+            raise
+        raise XraygenError(
+            f"Process {accelerator.process_index} of {accelerator.num_processes} heard no more from another: it was "
+            f"killed, failed or stood still for too long; what it printed says more. The last checkpoint of {run} is "
+            "intact; run the same command again to go on."
+        ) from error
 
 
 def told_by_main(accelerator: Accelerator, value: Any) -> Any:
