@@ -41,9 +41,10 @@ numerics: $(STAMP)  ## measure how far xraygen is from every reference, into doc
 	$(BIN)/pytest --quiet tests/diffusion tests/parity tests/interop
 	$(BIN)/python docs/measure_numerics.py $(XRAYGEN_MEASURED)
 
-bench: $(STAMP)  ## time training against diffusers and MONAI, then ingest against MONAI
+bench: $(STAMP)  ## time training, ingest and the audit's distances against other libraries
 	$(BIN)/xraygen benchmark speed
 	$(BIN)/python docs/bench_ingest.py
+	$(BIN)/python docs/bench_audit.py
 
 FILMS := $(or $(XRAYGEN_FILMS),../shared/data)
 

@@ -1,5 +1,6 @@
 """`xraygen audit`: SYNTHETIC -> REPORT."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,13 @@ import typer
 from xraygen.errors import UsageError
 
 from . import console, options
+
+
+class InceptionResizeName(StrEnum):
+    """How Inception's input is resized."""
+
+    clean_fid = "clean-fid"
+    original = "original"
 
 
 def audit(
@@ -27,9 +35,30 @@ def audit(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="efficientnet-lite0 (default) or pixels; the first one is what checks are about.",
+            help="efficientnet-lite0 (default), pixels, inception, xrv, radimagenet, dinov2, rad-dino, clip, or "
+            "your own package.module:function; checks are about the first. `xraygen info` says what each lacks.",
         ),
     ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="Weights of an extractor that does not come with xraygen: file or folder.",
+        ),
+    ] = None,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Fetch weights that are missing from their publishers; nothing is sent but the request.",
+        ),
+    ] = False,
+    inception_resize: Annotated[
+        InceptionResizeName,
+        typer.Option(
+            help="How inception brings films to 299 px: as clean-fid does, or as the first FID did."
+        ),
+    ] = InceptionResizeName.clean_fid,
     beside: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Another SYNTHETIC or DATASET to stand beside the numbers."),
@@ -83,6 +112,9 @@ def audit(
 
     settings = AuditSettings(
         features=tuple(features or ()),
+        weights=tuple(weights or ()),
+        download=download,
+        inception_resize=inception_resize.value,
         beside=tuple(beside or ()),
         fail_on=tuple(fail_on or ()),
         count=count,

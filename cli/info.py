@@ -36,7 +36,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for number, (name, problem) in enumerate(found["decoders"].items()):
         state = "works" if problem is None else f"FAILS: {problem}"
         yield f"{'decoders' if number == 0 else '':<11}{name} {state}"
-    yield f"features   {', '.join(found['features'])}"
+    for number, (name, state) in enumerate(found["features"].items()):
+        lacks = f"lacks {state['lacks']}: {state['add']}" if state["lacks"] else "is there"
+        yield f"{'features' if number == 0 else '':<11}{name} {lacks}"
     for number, (extra, state) in enumerate(found["extras"].items()):
         lacks = f"lacks {', '.join(state['missing'])}: {state['add']}" if state["missing"] else "is there"
         yield f"{'extras' if number == 0 else '':<11}{extra} {lacks}"

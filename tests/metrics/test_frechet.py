@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_it_is_symmetric(dims: int) -> None:
 def test_a_set_is_at_distance_0_from_itself_and_never_below(dims: int) -> None:
     a = samples(20, dims)
     assert 0 <= frechet_distance_of_features(a, a) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("count1", "count2", "dims"),
+    [(40, 33, 6), (10, 50, 24), (50, 10, 24)],
+    ids=["covariance-form", "sample-form", "sample-form-turned"],
+)
+def test_reading_a_few_rows_at_a_time_from_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count1: int, count2: int, dims: int
+) -> None:
+    a, b = samples(count1, dims, shift=3.0), samples(count2, dims, seed=1, scale=1.3)
+    expected = frechet_distance_of_features(a, b)
+    np.save(tmp_path / "a.npy", a)
+    monkeypatch.setattr("xraygen.metrics.frechet._ROWS_AT_ONCE", 7)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert frechet_distance_of_features(mapped, b) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_shift_alone_costs_its_square() -> None:

@@ -23,10 +23,15 @@ from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment
 from xraygen.errors import UsageError
+from xraygen.metrics.extractors.extractor import INCEPTION_RESIZES, ExtractorOptions, InceptionResize
+from xraygen.metrics.extractors.own import display_name
+from xraygen.metrics.extractors.registry import check_extractor, parse_weights
 from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
 from xraygen.progress import Progress, Report, silent
 
 FORMAT_VERSION = 2
+CLIP = "clip"
+"""Name of the extractor whose features CMMD is defined in."""
 COPY_SPACES = 2
 """Copies are looked for in the first --features and, always, in the aligned pixels."""
 
@@ -37,6 +42,12 @@ class AuditSettings:
 
     features: tuple[str, ...] = ()
     """Extractors of the Fréchet distance; the first is the one that checks are about. Default: EfficientNet-Lite0."""
+    weights: tuple[str, ...] = ()
+    """`NAME=PATH` of extractors whose weights are not installed with xraygen."""
+    download: bool = False
+    """Whether weights that are missing may be fetched from their publishers."""
+    inception_resize: InceptionResize = "clean-fid"
+    """How the extractor `inception` brings films to 299 px."""
     beside: tuple[Path, ...] = ()
     """More SYNTHETIC or DATASET folders to stand beside the numbers."""
     fail_on: tuple[str, ...] = ()
@@ -81,7 +92,7 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
     return {
         "films": available,
         "count": equal_count(available, settings.count),
-        "features": list(_features(settings)),
+        "features": [display_name(name) for name in _features(settings)],
         "fail_on": [parse_check(text).text for text in settings.fail_on],
     }
 
@@ -118,7 +129,8 @@ def audit(
         "synthetic": describe_synthetic(synthetic, material.synthetic),
         "settings": {
             **asdict(settings),
-            "features": list(_features(settings)),
+            "features": [display_name(name) for name in _features(settings)],
+            "weights": [f"{name}={path.name}" for name, path in _weights(settings).items()],
             "beside": [folder.name for folder in settings.beside],
             "fail_on": list(settings.fail_on),
             "count": material.count,
@@ -152,10 +164,11 @@ def _measured(
     """All numbers, as report.json holds them, and the spaces in which copies were looked for."""
     features: dict[str, Any] = {}
     first, *others = _features(settings)
-    features[first], groups, nearby = _in_first_features(first, material, settings, report)
+    fidelity, groups, nearby = _in_first_features(first, material, settings, report)
+    features[display_name(first)] = fidelity
     for name in others:
-        extractor = load_extractor(name, settings.device)
-        features[name] = _fidelity(
+        extractor = _extractor(name, settings, report)
+        features[extractor.name] = _fidelity(
             extractor, material, _of_real(extractor, material, report), settings, report
         )
     spaces = (nearby, _aligned_copies(material, report))
@@ -187,7 +200,7 @@ def _in_first_features(
     name: str, material: _Material, settings: AuditSettings, report: Report
 ) -> tuple[dict[str, Any], dict[str, Any], Neighbours]:
     """The measures, those of groups, and the nearest training films."""
-    extractor, films = load_extractor(name, settings.device), material.synthetic
+    extractor, films = _extractor(name, settings, report), material.synthetic
     real = _of_real(extractor, material, report)
     fidelity = _fidelity(extractor, material, real, settings, report)
     synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
@@ -218,10 +231,38 @@ def _features(settings: AuditSettings) -> tuple[str, ...]:
 def _check_settings(settings: AuditSettings) -> list[Check]:
     """Refuse what is wrong before hours of work; the parsed checks."""
     choose_device(settings.device)
-    for name in settings.features:
-        if name not in extractor_names():
-            raise UsageError(f"--features {name}: unknown; known: {', '.join(extractor_names())}.")
-    return [parse_check(text) for text in settings.fail_on]
+    if settings.inception_resize not in INCEPTION_RESIZES:
+        raise UsageError(
+            f"--inception-resize {settings.inception_resize}: expected {' or '.join(INCEPTION_RESIZES)}."
+        )
+    options = _options(settings, silent)
+    shown = [display_name(name) for name in _features(settings)]
+    if twice := {name for name in shown if shown.count(name) > 1}:
+        raise UsageError(f"--features: two are called {min(twice)} in the report; rename one of their files.")
+    for name in _features(settings):
+        check_extractor(name, options)
+    checks = [parse_check(text) for text in settings.fail_on]
+    for check in checks:
+        if check.quantity.startswith("cmmd") and _features(settings)[0] != CLIP:
+            raise UsageError(
+                f"--fail-on {check.text}: CMMD needs CLIP's features; put --features clip first."
+            )
+    return checks
+
+
+def _weights(settings: AuditSettings) -> dict[str, Path]:
+    """Weights by the extractor that takes them."""
+    return parse_weights(settings.weights, _features(settings))
+
+
+def _options(settings: AuditSettings, report: Report) -> ExtractorOptions:
+    """What the extractors are loaded with."""
+    return ExtractorOptions(_weights(settings), settings.download, settings.inception_resize, report)
+
+
+def _extractor(name: str, settings: AuditSettings, report: Report) -> FeatureExtractor:
+    """Load one of the chosen extractors."""
+    return load_extractor(name, settings.device, _options(settings, report))
 
 
 def _available(dataset: Dataset, synthetic: Path, films: int, settings: AuditSettings) -> dict[str, int]:
@@ -277,7 +318,13 @@ def _fidelity(
         features[name] = extract(extractor, chosen.images, chosen.bits)
     report(Progress(f"sets to compare ({extractor.label})", len(material.sets), len(material.sets)))
     measured: dict[str, Any] = in_features(
-        real_features[material.rows], features, material.sets, extractor.label, settings.seed, report=report
+        real_features[material.rows],
+        features,
+        material.sets,
+        extractor.label,
+        settings.seed,
+        of_clip=extractor.name == CLIP,
+        report=report,
     )
     return {**measured, "extractor": dict(extractor.provenance)}
 

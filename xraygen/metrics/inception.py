@@ -1,7 +1,7 @@
 """The network that FID and the Inception Score are defined by: TensorFlow's Inception of 2015-12-05.
 
-Its weights are not shipped and nothing is downloaded: the user brings the file that pytorch-fid and torch-fidelity
-publish (pt_inception-2015-12-05-6726825d.pth). Only with those weights is a distance called FID.
+Its weights are not shipped: they are the file that pytorch-fid and torch-fidelity publish
+(pt_inception-2015-12-05-6726825d.pth). Only with those weights is a distance called FID.
 
 It is Inception-v3 (Szegedy et al. 2016) but for three things that every number in the literature rests on: averages do
 not count the padding, the last block takes a maximum where the others average, and there are 1,008 classes.
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from xraygen.atomic import sha256_of
-from xraygen.errors import FolderError, UsageError
-from xraygen.metrics.features import FeatureExtractor
+from xraygen.errors import UsageError
+from xraygen.metrics.extractors.extractor import FeatureExtractor
+from xraygen.metrics.extractors.weights import read_tensors
 
-SHA256_PREFIX = "6726825d"
-"""Of the file, as its own name says."""
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of the file, whose name begins it."""
 FEATURES, CLASSES, SIDE = 2048, 1008, 299
 FID = "Inception-v3 (2015)"
 """Label of the extractor whose distance is called FID."""
@@ -187,8 +187,11 @@ class Inception(nn.Module):
         Returns:
             float32 features `(B, 2048)` and probabilities `(B, 1008)`.
         """
-        x = resize_like_tensorflow1(255 * unit, SIDE)
-        x = (x - 128) / 128  # what the graph of 2015 does first
+        return self.measure(resize_like_tensorflow1(255 * unit, SIDE))
+
+    def measure(self, levels: Tensor) -> InceptionOutput:
+        """Measure images that have been resized: float32, `(B, 3, 299, 299)`, range [0, 255]."""
+        x = (levels - 128) / 128  # what the graph of 2015 does first
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = functional.max_pool2d(x, 3, stride=2)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
@@ -229,24 +232,17 @@ def load_inception(file: Path, device: torch.device) -> Inception:
 
     Raises:
         UsageError: If the file is missing or another.
+        FolderError: If it cannot be read.
     """
     if not file.is_file():
         raise UsageError(f"--weights {file}: there is no such file; expected {_expected()}.")
-    sha256 = sha256_of(file)
-    if not sha256.startswith(SHA256_PREFIX):
+    found = sha256_of(file)
+    if found != SHA256:
         raise UsageError(
-            f"--weights {file} has SHA-256 {sha256[:8]}..., and FID is defined by {_expected()}; with other weights a "
+            f"--weights {file} has SHA-256 {found[:8]}..., and FID is defined by {_expected()}; with other weights a "
             "distance is no FID."
         )
-    try:
-        weights: Mapping[str, Tensor] = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # torch raises many kinds
-        raise FolderError(f"{file} cannot be read as weights; copy it again.") from error
-    return with_weights(weights).to(device)
+    return with_weights(read_tensors(file)).to(device)
 
 
 def inception_extractor(file: Path, device: torch.device) -> FeatureExtractor:
@@ -293,4 +289,4 @@ def with_weights(weights: Mapping[str, Tensor]) -> Inception:
 
 
 def _expected() -> str:
-    return f"pt_inception-2015-12-05-{SHA256_PREFIX}.pth, as pytorch-fid and torch-fidelity publish it"
+    return f"pt_inception-2015-12-05-{SHA256[:8]}.pth, as pytorch-fid and torch-fidelity publish it"
