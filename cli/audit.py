@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xraygen.errors import UsageError
+from xraygen.presets import run_folder
 
 from . import console, options
 
@@ -16,6 +17,13 @@ class InceptionResizeName(StrEnum):
 
     clean_fid = "clean-fid"
     original = "original"
+
+
+class Classifier(StrEnum):
+    """What learns from synthetic and from real films."""
+
+    probe = "probe"
+    convnet = "convnet"
 
 
 def audit(
@@ -79,6 +87,34 @@ def audit(
             "--quarantine", help="Move suspects into SYNTHETIC/quarantine, and plan films that replace them."
         ),
     ] = False,
+    utility: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Train a classifier of this column on synthetic, on real and on both, and test it.",
+        ),
+    ] = None,
+    classifier: Annotated[
+        Classifier,
+        typer.Option(help="Of --utility: a linear probe on the first --features, or a network from scratch."),
+    ] = Classifier.probe,
+    also_test: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DATASET", help="Of --utility: films of another source to test on, too."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Of --utility: seeds.")] = 5,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            parser=run_folder,
+            metavar="RUN",
+            help="The RUN that made the films: try to tell its training films from held-out ones.",
+        ),
+    ] = None,
+    bits_per_dim: Annotated[
+        bool,
+        typer.Option("--bits-per-dim", help="Of --run: bits per dimension of synthetic and of real films."),
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
@@ -89,6 +125,8 @@ def audit(
     xraygen audit --real dataset --synthetic synthetic --out report
 
     xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3' --quarantine
+
+    xraygen audit --real dataset --synthetic synthetic --out report --utility finding --run run
 
     xraygen audit --compare report-a report-b --out comparison
     """
@@ -107,6 +145,7 @@ def audit(
         )
     from xraygen.audit.audit import AuditSettings, plan
     from xraygen.audit.audit import audit as measure
+    from xraygen.audit.by_choice import Choices, choice_table
     from xraygen.audit.describe import distance_table
     from xraygen.audit.groups import group_table
 
@@ -121,6 +160,14 @@ def audit(
         seed=seed,
         device=device,
         quarantine=quarantine,
+        choices=Choices(
+            utility=utility,
+            classifier=classifier.value,
+            also_test=tuple(also_test or ()),
+            repeats=repeats,
+            run=run,
+            bits_per_dim=bits_per_dim,
+        ),
     )
     if dry_run:
         planned = plan(real, synthetic, out, settings)
@@ -130,7 +177,12 @@ def audit(
     with console.progress() as report:
         result = measure(real, synthetic, out, settings, report=report)
     console.emit(result, as_json=as_json)
-    for line in [*distance_table(result), *group_table(result["groups"]), *result["summary"]]:
+    for line in [
+        *distance_table(result),
+        *group_table(result["groups"]),
+        *choice_table(result),
+        *result["summary"],
+    ]:
         console.say(line)
     for verdict in result["verdicts"]:
         console.say(f"{'passed' if verdict['passed'] else 'FAILED'}  {verdict['sentence']}")

@@ -3,8 +3,8 @@
     python docs/measure_model.py RUN DATASET --out FOLDER
 
 For each guidance weight as many films of either word as among N test films, made anew or taken from FOLDER, are held
-against those test films: FD (expected at this N), KID (population), and the area under the ROC curve of a classifier
-that was trained on real training films. Beside them stand N real training films of other patients (the floor), the
+against those test films: FD (expected at this N), KID (population), and the area under the ROC curve of the audit's
+probe, trained on real training films. Beside them stand N real training films of other patients (the floor), the
 same blurred, and noise. FOLDER gets `guidance.png`, the same seeds at every weight, and `nearest.png`, films that look
 least real or lie nearest to a training film, each beside that film.
 """
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from real_films import say, say_how, say_table
-from torch.nn import functional
 
 from xraygen.audit.fidelity import choose, reference_sets
 from xraygen.audit.intervals import frechet_intervals
+from xraygen.audit.labels import Codes, patients_of
 from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.films.grids import tile
 from xraygen.films.reader import read_film
@@ -28,9 +27,10 @@ from xraygen.films.writers import write_png
 from xraygen.metrics.features import FeatureExtractor, extract, load_extractor
 from xraygen.metrics.kernel import kernel_distance
 from xraygen.metrics.neighbours import nearest
+from xraygen.metrics.probe import fit_probe
+from xraygen.metrics.roc import area_interval, clustered_error, influence
 from xraygen.presets import run_folder
 from xraygen.ranges import Stored, stored_to_unit, unit_to_stored
-from xraygen.seeds import numpy_generator
 from xraygen.synthesis.conditions import Guidance, folder_of
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.sampling import SamplerSettings
@@ -39,8 +39,6 @@ from xraygen.training.conditions import read_conditions
 
 BITS = 16
 SHOWN = 8
-_DRAWS = 1000
-_WEIGHT_DECAY = 1e-2
 
 Features = NDArray[np.float32]
 
@@ -69,48 +67,13 @@ def make(arguments: argparse.Namespace, weight: float, counts: dict[str, int], c
     return Made(np.stack(images), np.array(told))
 
 
-def classifier(features: Features, labels: NDArray[np.int64], seed: int) -> tuple[torch.Tensor, ...]:
-    """Logistic regression on standardised features: their mean and deviation, weights and offset."""
-    x = torch.from_numpy(features).double()
-    mean, deviation = x.mean(dim=0), x.std(dim=0) + 1e-6
-    x, y = (x - mean) / deviation, torch.from_numpy(labels).double()
-    weights = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
-    offset = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights, offset], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = functional.binary_cross_entropy_with_logits(x @ weights + offset, y)
-        value = value + _WEIGHT_DECAY * weights.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return mean, deviation, weights.detach(), offset.detach()
-
-
-def scores(model: tuple[torch.Tensor, ...], features: Features) -> NDArray[np.float64]:
-    """Log odds of the second word, `[N]`."""
-    mean, deviation, weights, offset = model
-    result: NDArray[np.float64] = (
-        ((torch.from_numpy(features).double() - mean) / deviation) @ weights + offset
-    ).numpy()
-    return result
-
-
-def area(score: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Area under the ROC curve: how often a film of the second word scores above one of the first; ties count half."""
-    low, high = np.sort(score[labels == 0]), score[labels == 1]
-    below, up_to = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-    return float((below + up_to).mean() / 2 / len(low))
-
-
-def area_with_interval(score: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> str:
-    """The area with its 95 % interval from a bootstrap of the films."""
-    draw = numpy_generator(seed, "auc")
-    rows = [draw.integers(0, len(score), len(score)) for _ in range(_DRAWS)]
-    low, high = np.percentile([area(score[row], labels[row]) for row in rows], [2.5, 97.5])
-    return f"{area(score, labels):.3f} ({low:.3f} to {high:.3f})"
+def area_with_interval(odds: NDArray[np.float64], labels: NDArray[np.int64], patients: Codes) -> str:
+    """The area under the ROC curve of the second word with its 95 % interval, patients as units."""
+    positive = labels == 1
+    found = influence(odds[:, 1], positive, patients)
+    counts = [len(np.unique(patients[kind])) for kind in (positive, ~positive)]
+    area = area_interval(found.area, clustered_error(found.of_film, patients), *counts)
+    return f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
 
 
 def labels_of(
@@ -173,10 +136,11 @@ def measure(arguments: argparse.Namespace) -> None:
     made = {weight: make(arguments, weight, counts, column) for weight in arguments.guidance}
     train = dataset.indices("train")
     real = {split: of_rows(extractor, dataset, dataset.indices(split)) for split in ("train", "test")}
-    model = classifier(real["train"], labels_of(dataset, train, column, words), arguments.seed)
+    probe = fit_probe(real["train"], labels_of(dataset, train, column, words), len(words))
+    patients = patients_of(list(dataset.manifest["patient"].iloc[test_rows]))
     areas = {
         "real test films, all": area_with_interval(
-            scores(model, real["test"]), labels_of(dataset, test_rows, column, words), arguments.seed
+            probe.log_odds(real["test"]), labels_of(dataset, test_rows, column, words), patients
         )
     }
     references = reference_sets(dataset, train, arguments.count, arguments.seed)
@@ -187,7 +151,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for weight, films in made.items():
         name = f"guidance {weight:g}"
         sets[name] = extract(extractor, films.images, BITS)
-        areas[name] = area_with_interval(scores(model, sets[name]), films.told, arguments.seed)
+        areas[name] = area_with_interval(probe.log_odds(sets[name]), films.told, np.arange(len(films.told)))
     say(f"Step {chosen_checkpoint(run, arguments.checkpoint).step}, N = {arguments.count} ({counts}).")
     say(f"AUC of {words[1]} among all {len(test_rows)} real test films: {areas['real test films, all']}\n")
     compare(real["test"][np.searchsorted(test_rows, chosen)], sets, areas, arguments.seed)

@@ -14,11 +14,14 @@ from PIL import Image
 
 from xraygen.atomic import write_json
 from xraygen.dataset.manifest import write_manifest
-from xraygen.dataset.store import DatasetInfo, content_sha256
+from xraygen.dataset.store import DatasetInfo, content_sha256, open_dataset
 
 Textures = Callable[..., NDArray[np.uint16]]
 MakeDataset = Callable[..., Path]
 MakeSynthetic = Callable[..., Path]
+
+FINDINGS = ["NORMAL"] * 20 + ["PNEUMONIA"] * 20 + ["NORMAL"] * 2 + ["PNEUMONIA"] * 2
+FINDINGS += ["NORMAL"] * 10 + ["PNEUMONIA"] * 10
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +115,35 @@ def real(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_data
     """A DATASET of 40 training, 4 validation and 20 test films."""
     splits = ["train"] * 40 + ["validation"] * 4 + ["test"] * 20
     return make_dataset(tmp_path_factory.mktemp("real") / "dataset", textures(64), splits)
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_dataset: MakeDataset) -> Path:
+    """40 training, 4 validation and 20 test films, half of each PNEUMONIA and darker; ages in three bands."""
+    images = textures(64, seed=1)
+    images[np.array(FINDINGS) == "PNEUMONIA"] //= 2
+    splits = ["train"] * 40 + ["validation"] * 4 + ["test"] * 20
+    folder = make_dataset(tmp_path_factory.mktemp("labelled") / "dataset", images, splits)
+    manifest = open_dataset(folder).manifest.assign(
+        finding=FINDINGS,
+        sex=["F", "M"] * 32,
+        age=np.resize([3.0, 4.0, 17.5, 70.0, np.nan], 64),
+        note=[f"note {row}" for row in range(64)],
+    )
+    write_manifest(folder / "manifest.csv", manifest, ["finding", "note"])
+    info = json.loads((folder / "dataset.json").read_text())
+    info |= {"label_names": ["finding", "note"], "content_sha256": content_sha256(folder)}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    assert DatasetInfo.from_json(info).label_names == ("finding", "note")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_synthetic: MakeSynthetic) -> Path:
+    """30 films: 14 told NORMAL, 12 told PNEUMONIA and as bright as the normal ones, 4 told nothing."""
+    folder = make_synthetic(tmp_path_factory.mktemp("told") / "synthetic", textures(30, seed=7))
+    metadata = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
+    metadata["finding"] = ["NORMAL"] * 14 + ["PNEUMONIA"] * 12 + [""] * 4
+    metadata["age"] = ["4.9"] * 9 + ["64"] * 3 + [""] * 18
+    metadata.to_csv(folder / "metadata.csv", index=False)
+    return folder

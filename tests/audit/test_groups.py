@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from xraygen.audit.audit import AuditSettings, audit
 from xraygen.audit.groups import by_group, group_table, groupings
 from xraygen.audit.sets import ImageSet
-from xraygen.dataset.manifest import write_manifest
-from xraygen.dataset.store import DatasetInfo, content_sha256, open_dataset
+from xraygen.dataset.store import open_dataset
 from xraygen.metrics.features import extract, load_extractor
 from xraygen.metrics.frechet import frechet_distance_of_features
 from xraygen.metrics.kernel import kernel_distance
@@ -21,40 +20,6 @@ Textures = Callable[..., NDArray[np.uint16]]
 Make = Callable[..., Path]
 
 FAST = AuditSettings(features=("pixels",), pairs=30, device="cpu")
-FINDINGS = ["NORMAL"] * 20 + ["PNEUMONIA"] * 20 + ["NORMAL"] * 2 + ["PNEUMONIA"] * 2
-FINDINGS += ["NORMAL"] * 10 + ["PNEUMONIA"] * 10
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_dataset: Make) -> Path:
-    """40 training, 4 validation and 20 test films, half of each PNEUMONIA and darker; ages in three bands."""
-    images = textures(64, seed=1)
-    images[np.array(FINDINGS) == "PNEUMONIA"] //= 2
-    splits = ["train"] * 40 + ["validation"] * 4 + ["test"] * 20
-    folder = make_dataset(tmp_path_factory.mktemp("labelled") / "dataset", images, splits)
-    manifest = open_dataset(folder).manifest.assign(
-        finding=FINDINGS,
-        sex=["F", "M"] * 32,
-        age=np.resize([3.0, 4.0, 17.5, 70.0, np.nan], 64),
-        note=[f"note {row}" for row in range(64)],
-    )
-    write_manifest(folder / "manifest.csv", manifest, ["finding", "note"])
-    info = json.loads((folder / "dataset.json").read_text())
-    info |= {"label_names": ["finding", "note"], "content_sha256": content_sha256(folder)}
-    (folder / "dataset.json").write_text(json.dumps(info))
-    assert DatasetInfo.from_json(info).label_names == ("finding", "note")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_synthetic: Make) -> Path:
-    """30 films: 14 told NORMAL, 12 told PNEUMONIA and as bright as the normal ones, 4 told nothing."""
-    folder = make_synthetic(tmp_path_factory.mktemp("told") / "synthetic", textures(30, seed=7))
-    metadata = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
-    metadata["finding"] = ["NORMAL"] * 14 + ["PNEUMONIA"] * 12 + [""] * 4
-    metadata["age"] = ["4.9"] * 9 + ["64"] * 3 + [""] * 18
-    metadata.to_csv(folder / "metadata.csv", index=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +73,29 @@ def test_the_distance_of_a_group_is_that_of_its_films(labelled: Path, textures: 
     by_hand = frechet_distance_of_features(features[0][rows], features[1][::2])
     assert entry["fd"]["value"] == pytest.approx(by_hand, rel=1e-9)
     assert entry["kid"]["value"] == pytest.approx(kernel_distance(features[0][rows], features[1][::2]).value)
+
+
+def test_a_classifier_of_real_films_sees_what_the_synthetic_ones_were_told(
+    audited: tuple[Path, dict[str, Any]], labelled: Path, textures: Textures
+) -> None:
+    """Real PNEUMONIA films are darker; films told PNEUMONIA were as bright as normal ones, and here some are not."""
+    shown = {(entry["column"], entry["word"]): entry for entry in audited[1]["groups"]["shown"]}
+    assert shown.keys() == {("finding", "NORMAL"), ("finding", "PNEUMONIA")}
+    blind = shown["finding", "PNEUMONIA"]
+    assert (blind["films"], blind["test_films"]) == (12, 10)
+    assert blind["real"]["auc"]["value"] > 0.95
+    assert blind["synthetic"]["auc"]["low"] < 0.5  # nothing was planted in them
+    assert blind["synthetic"]["share"]["value"] < 0.5 < blind["real"]["share"]["value"]
+    assert any("tells films told finding = " in line for line in audited[1]["summary"])
+    assert "Do films show what they were told?" in (audited[0] / "report.html").read_text()
+    dataset, images = open_dataset(labelled), textures(20, seed=9)
+    images[::2] //= 2
+    told = pd.DataFrame({"finding": ["PNEUMONIA", "NORMAL"] * 10})
+    films = ImageSet("set", images, tuple(map(str, range(20))), 16, told)
+    extractor = load_extractor("pixels", "cpu")
+    features = tuple(extract(extractor, pixels, 16) for pixels in (dataset.images, films.images))
+    result = by_group(extractor, dataset, films, (features[0], features[1]), count=20, seed=0)
+    assert all(entry["synthetic"]["auc"]["value"] > 0.95 for entry in result["shown"])
 
 
 def test_small_groups_are_warned_of(audited: tuple[Path, dict[str, Any]]) -> None:

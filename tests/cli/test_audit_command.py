@@ -113,6 +113,8 @@ def test_quarantine_says_what_it_moved_and_how_the_set_becomes_whole(
         (("--count", 9), 2, "expected 8 to 8"),
         (("--beside", "nowhere"), 1, "nowhere does not exist"),
         (("--device", "tpu9"), 2, "--device tpu9"),
+        (("--utility", "finding"), 2, "expected two words or more, and all training films of"),
+        (("--run", "nowhere"), 1, "There is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_no_report(

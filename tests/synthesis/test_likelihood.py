@@ -15,11 +15,11 @@ from typer.testing import Result
 
 from xraygen.dataset.store import open_dataset
 from xraygen.diffusion.densities import to_grid
-from xraygen.diffusion.likelihood import decoder_floor, variational_bound
+from xraygen.diffusion.likelihood import decoder_floor, strata_edges, variational_bound
 from xraygen.errors import UsageError
 from xraygen.seeds import torch_generator
 from xraygen.synthesis.likelihood import LikelihoodSettings, measure_likelihood, source_bits
-from xraygen.synthesis.likelihood_terms import at_one_timestep_per_stratum, strata_edges
+from xraygen.synthesis.likelihood_terms import at_one_timestep_per_stratum
 from xraygen.training.batches import as_model_input
 from xraygen.training.checkpoint import load_run
 from xraygen.training.loop import train

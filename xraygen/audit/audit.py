@@ -1,7 +1,7 @@
 """SYNTHETIC -> REPORT: how good a set of synthetic films is, and whether one of them is a copy of a patient's."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.audit.describe import describe_real, describe_synthetic, summarise
+from xraygen.audit.by_choice import Choices, check_choices, measure_choices
+from xraygen.audit.describe import checkpoint_of, describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
 from xraygen.audit.groups import by_group
 from xraygen.audit.likeness import similarities
@@ -62,6 +63,8 @@ class AuditSettings:
     """Where features are extracted: auto, cpu or cuda[:i]."""
     quarantine: bool = False
     """Whether suspects are moved out of the SYNTHETIC, once the report is written."""
+    choices: Choices = field(default_factory=Choices)
+    """What is measured beyond that: utility, the membership attack, bits per dimension."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +84,12 @@ class _Material:
 
 def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dict[str, Any]:
     """What `audit` would do; raises what it would raise before the work begins, and writes nothing."""
-    _check_settings(settings)
+    choose_device(settings.device)
     check_out(out)
     if settings.quarantine:
         check_quarantine(synthetic)
     dataset = read_real(real)
+    check_choices(settings.choices, dataset, synthetic, _check_settings(settings))
     available = _available(dataset, synthetic, count_films(synthetic), settings)
     for folder in settings.beside:
         available[str(folder)] = count_films(folder)
@@ -121,8 +125,10 @@ def audit(
     check_out(out)
     if settings.quarantine:
         check_quarantine(synthetic)
+    check_choices(settings.choices, read_real(real), synthetic, checks)
     material = _gather(real, synthetic, settings, report)
     measured, spaces = _measured(material, settings, report)
+    measured |= _by_choice(synthetic, material, settings, report)
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "real": describe_real(material.real, material.train, material.test),
@@ -134,6 +140,7 @@ def audit(
             "beside": [folder.name for folder in settings.beside],
             "fail_on": list(settings.fail_on),
             "count": material.count,
+            "choices": settings.choices.to_json(),
         },
         **measured,
     }
@@ -194,6 +201,23 @@ def _measured(
         "groups": groups,
     }
     return numbers, spaces
+
+
+def _by_choice(
+    synthetic: Path, material: _Material, settings: AuditSettings, report: Report
+) -> dict[str, Any]:
+    """Utility, membership and bits per dimension, None where not asked for."""
+    made_by = (checkpoint_of(synthetic) or {}).get("ema_sha256")
+    return measure_choices(
+        settings.choices,
+        material.real,
+        material.synthetic,
+        load_extractor(_features(settings)[0], settings.device),
+        made_by=made_by,
+        seed=settings.seed,
+        device=settings.device,
+        report=report,
+    )
 
 
 def _in_first_features(

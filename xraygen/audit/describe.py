@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xraygen.atomic import sha256_of
+from xraygen.audit.by_choice import choice_summary
 from xraygen.audit.groups import group_caveats
 from xraygen.audit.measures import MEASURES
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
@@ -42,14 +43,14 @@ def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
         "duplicates": len(hashes) - len(set(hashes)),
         "images_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "files_sha256": {file.name: sha256_of(file) for file in files if file.is_file()},
-        "checkpoint": _checkpoint(folder / PROVENANCE_NAME),
+        "checkpoint": checkpoint_of(folder),
     }
 
 
-def _checkpoint(provenance: Path) -> dict[str, Any] | None:
+def checkpoint_of(synthetic: Path) -> dict[str, Any] | None:
     """Which checkpoint made the films; None for films that do not say."""
     try:
-        return dict(json.loads(provenance.read_text(encoding="utf-8"))["checkpoint"])
+        return dict(json.loads((synthetic / PROVENANCE_NAME).read_text(encoding="utf-8"))["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -75,7 +76,7 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
         f"Pairs of synthetic films have a mean MS-SSIM of {result['ms_ssim']['value']:.3f}, "
         f"pairs of real films {result['ms_ssim']['real']:.3f} (lower is more diverse).",
     ]
-    return [*sentences, *_caveats(result, fd["count"])]
+    return [*sentences, *choice_summary(result), *_caveats(result, fd["count"])]
 
 
 def _caveats(result: Mapping[str, Any], count: int) -> list[str]:

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xraygen.audit.conditional import ESTIMAND as SHOWN_ESTIMAND
+from xraygen.audit.conditional import shown_caveats, shown_table, shown_words
 from xraygen.audit.fidelity import SMALLEST_COUNT, blurred_set, choose
 from xraygen.audit.intervals import Features, Interval, draw_subsamples, frechet_interval
+from xraygen.audit.labels import Codes, codes_of
 from xraygen.audit.measures import MEASURES, enough, numbers_of
 from xraygen.audit.sets import ImageSet
 from xraygen.config import ConditionsConfig
-from xraygen.dataset.conditions import ALWAYS, Condition, Conditions, fit_conditions
+from xraygen.dataset.conditions import ALWAYS, Condition, fit_conditions
 from xraygen.dataset.store import Dataset
 from xraygen.errors import UsageError
 from xraygen.films.listing import column_of
@@ -28,7 +31,6 @@ from xraygen.progress import Progress, Report, silent
 _BAND_STARTS = (0, 5, 18, 45, 65)
 _BANDS = ("0 to 4", "5 to 17", "18 to 44", "45 to 64", "65 and older")
 
-Codes = NDArray[np.int64]
 Rows = NDArray[np.int64]
 
 
@@ -74,8 +76,7 @@ def _codes(member: Condition, column: pd.Series) -> Codes:
         years = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
         band = np.searchsorted(_BAND_STARTS, years, side="right") - 1
         return np.where(np.isnan(years), -1, band).astype(np.int64)
-    codes = Conditions((member,)).of_manifest(column.to_frame(member.name))[:, 0]
-    return np.where(np.isnan(codes), -1, codes).astype(np.int64)
+    return codes_of(member, column)
 
 
 def by_group(
@@ -100,7 +101,8 @@ def by_group(
         report: Told after each group.
 
     Returns:
-        {space, untold, members}: columns that the SYNTHETIC was not told, and an entry per column and word.
+        {space, untold, members, shown, shown_estimand}: columns that the SYNTHETIC was not told, an entry per column
+        and word, and what a classifier of real films sees in films that were told a word.
     """
     found, untold = groupings(dataset, films.told)
     splits = {name: dataset.indices(name) for name in ("test", "train")}
@@ -122,7 +124,27 @@ def by_group(
         if any(rows[name].size for name in rows):
             members.append({**entry, "warning": _warning(entry)})
     report(Progress("groups", len(wanted), len(wanted)))
-    return {"space": extractor.label, "untold": untold, "members": members}
+    shown = [
+        entry
+        for grouping in found
+        if grouping.column != "age"  # bands have an order, which a classifier of words does not know
+        for entry in shown_words(
+            grouping.column,
+            grouping.words,
+            features,
+            (grouping.real, grouping.synthetic),
+            splits,
+            dataset.manifest["patient"],
+        )
+    ]
+    estimand = SHOWN_ESTIMAND.format(space=extractor.label)
+    return {
+        "space": extractor.label,
+        "untold": untold,
+        "members": members,
+        "shown": shown,
+        "shown_estimand": estimand,
+    }
 
 
 def _some(rows: Rows, count: int, seed: int, name: str) -> Rows:
@@ -197,6 +219,7 @@ def group_caveats(groups: Mapping[str, Any]) -> Iterator[str]:
         )
     if warned := sum(bool(member["warning"]) for member in members):
         yield f"{warned} of {len(members)} groups have too few films for some number, or none: see the groups."
+    yield from shown_caveats(groups["shown"])
 
 
 def group_table(groups: Mapping[str, Any]) -> list[str]:
@@ -212,6 +235,7 @@ def group_table(groups: Mapping[str, Any]) -> list[str]:
                 f"KID {kid['value']:.4g} (floor {kid['floor']['value']:.4g})"
             )
         lines.append(f"  {_name(member)}: {kinds}{told}. {member['warning']}".rstrip())
+    lines += shown_table(groups["shown"])
     return [*lines, ""] if lines else []
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from xraygen.atomic import atomic_file, remove_leftovers, sole_writer, write_json, write_text
+from xraygen.audit.by_choice import choice_figures
 from xraygen.audit.figures import (
     contact_sheet,
     film_png,
@@ -113,12 +114,16 @@ def draw_figures(result: Mapping[str, Any], evidence: Evidence) -> dict[str, byt
     suspects = np.concatenate([space.suspects for space in evidence.spaces])
     harmless = np.setdiff1d(np.arange(len(films)), suspects)
     sheet = {"contact-sheet": contact_sheet(films.images[harmless], films.bits)} if len(harmless) else {}
-    return sheet | {
-        "frechet": png_of_figure(frechet_chart(result["features"])),
-        "nearest": png_of_figure(nearest_chart(evidence.spaces)),
-        "intensity": png_of_figure(intensity_chart(*curves)),
-        "spectrum": png_of_figure(spectrum_chart(*curves)),
-    }
+    return (
+        sheet
+        | choice_figures(result)
+        | {
+            "frechet": png_of_figure(frechet_chart(result["features"])),
+            "nearest": png_of_figure(nearest_chart(evidence.spaces)),
+            "intensity": png_of_figure(intensity_chart(*curves)),
+            "spectrum": png_of_figure(spectrum_chart(*curves)),
+        }
+    )
 
 
 def embedded(png: bytes) -> str:

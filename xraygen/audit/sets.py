@@ -94,6 +94,14 @@ def count_films(folder: Path) -> int:
     return len(open_dataset(folder)) if (folder / INFO_NAME).is_file() else len(read_metadata(folder))
 
 
+def read_told(folder: Path) -> pd.DataFrame:
+    """What the films of `read_set` were told, without reading them."""
+    if (folder / INFO_NAME).is_file():
+        return _known(open_dataset(folder))
+    metadata = read_metadata(folder)
+    return metadata[told_columns(metadata.columns)]
+
+
 def read_metadata(folder: Path) -> pd.DataFrame:
     """metadata.csv of a SYNTHETIC, as text.
 
@@ -125,9 +133,12 @@ def _from_dataset(folder: Path, size: tuple[int, int]) -> ImageSet:
     if not len(dataset):
         raise FolderError(f"{folder} holds no film.")
     names = tuple(dataset.manifest["image_id"].astype(str))
-    known = dataset.manifest[[*dataset.info.label_names, *ALWAYS]]
-    told = known.rename(columns=column_of)
-    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, told)
+    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, _known(dataset))
+
+
+def _known(dataset: Dataset) -> pd.DataFrame:
+    """What a DATASET knows of its films, in the columns of a metadata.csv."""
+    return dataset.manifest[[*dataset.info.label_names, *ALWAYS]].rename(columns=column_of)
 
 
 def _read_image(folder: Path, file_name: str, sha256: str, size: tuple[int, int]) -> Stored:

@@ -22,6 +22,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "spectrum": _FD,
     "ssim": ("real",),
     "ms_ssim": ("real",),
+    "utility": (),
+    "membership": (),
 }
 """Measures that have an interval, and what each may be divided by: the floor of KID and of FD at N = ∞ is 0, and so is
 the precision of noise."""

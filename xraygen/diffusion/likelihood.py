@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xraygen.diffusion.densities import BITS, discretised_gaussian_log_likelihood, normal_kl, to_grid
@@ -150,6 +152,19 @@ def variational_bound(
         torch.stack([term.bits_per_dim for term in terms], dim=1),  # (B, K)
         torch.stack([term.xstart_mse for term in terms], dim=1),  # (B, K)
     )
+
+
+def strata_edges(steps: int, strata: int) -> NDArray[np.int64]:
+    """Borders of the strata of timesteps, int64 `[strata + 1]`, from 0 to `steps`.
+
+    Where there are several, L_0 has one of its own, and the others grow with t, since most bits fall where there is
+    little noise.
+    """
+    strata = min(strata, steps)
+    if strata == 1:
+        return np.array([0, steps])
+    growth = (steps - strata) * np.linspace(0, 1, strata) ** 2
+    return np.concatenate([[0], (1 + growth).round() + np.arange(strata)]).astype(np.int64)
 
 
 class RateDistortion(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 from xraygen.atomic import remove_leftovers, sole_writer, write_json
 from xraygen.dataset.store import Dataset, Split, open_dataset
 from xraygen.devices import choose_device
-from xraygen.diffusion.likelihood import prior_bits_per_dim
+from xraygen.diffusion.likelihood import prior_bits_per_dim, strata_edges
 from xraygen.errors import UsageError
 from xraygen.progress import Report, silent
 from xraygen.seeds import numpy_generator
@@ -28,7 +28,6 @@ from xraygen.synthesis.likelihood_terms import (
     Pairs,
     at_every_timestep,
     at_one_timestep_per_stratum,
-    strata_edges,
 )
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.training.batches import as_model_input

@@ -51,19 +51,6 @@ def at_every_timestep(rows: NDArray[np.int64], steps: int) -> Pairs:
     return Pairs(rows.repeat(steps), np.tile(np.arange(steps), len(rows)))
 
 
-def strata_edges(steps: int, strata: int) -> NDArray[np.int64]:
-    """Borders of the strata of timesteps, int64 `[strata + 1]`, from 0 to `steps`.
-
-    Where there are several, L_0 has one of its own, and the others grow with t, since most bits fall where there is
-    little noise.
-    """
-    strata = min(strata, steps)
-    if strata == 1:
-        return np.array([0, steps])
-    growth = (steps - strata) * np.linspace(0, 1, strata) ** 2
-    return np.concatenate([[0], (1 + growth).round() + np.arange(strata)]).astype(np.int64)
-
-
 def at_one_timestep_per_stratum(rows: NDArray[np.int64], edges: NDArray[np.int64], seed: int) -> Pairs:
     """Each film at a timestep drawn evenly from each stratum."""
     drawn = [
