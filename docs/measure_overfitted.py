@@ -11,7 +11,6 @@ in `missed.png` above the training film that they lie nearest to: whether those 
 
 import argparse
 import csv
-import json
 import time
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def network(arguments: argparse.Namespace) -> RunConfig:
         "cxr-64",
         [
             f"data.image_size={SIDE}",
-            "model.channels=48",
+            "model.channels=64",
             "model.channel_mult=[1,2,2]",
             "model.num_res_blocks=1",
             "model.attention_resolutions=[16]",
@@ -156,7 +155,8 @@ def measure(arguments: argparse.Namespace) -> None:
     say(privacy["gate"]["sentence"])
     say(membership["sentence"])
     show_missed(arguments.out, dataset, synthetic, suspects)
-    say(json.dumps({name: space["suspects"] for name, space in privacy["spaces"].items()}))
+    by_space = ", ".join(f"{space['suspects']} in {name}" for name, space in privacy["spaces"].items())
+    say(f"Suspects: {by_space}.")
 
 
 def main() -> None:

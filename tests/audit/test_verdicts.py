@@ -36,6 +36,8 @@ REPORT: dict[str, Any] = {
     "spectrum": entry(4, 1, real=0.5, blurred=20, gaussian=10, noise=30),
     "ssim": {"value": 0.5, "low": 0.4, "high": 0.6, "real": 0.4},
     "ms_ssim": {"value": 0.6, "low": 0.5, "high": 0.7, "real": 0.3},
+    "utility": {"value": 0.02, "low": -0.01, "high": 0.05},
+    "membership": {"value": 0.6, "low": 0.55, "high": 0.65},
     "privacy": {"suspects": [{}, {}, {}], "gate": {"expected": 1.5, "bound": 4, "copies": 0}},
     "synthetic": {"duplicates": 2},
     "near_duplicates": {"surplus": 5},
@@ -69,6 +71,8 @@ REPORT: dict[str, Any] = {
         ("intensity/floor", 3),
         ("spectrum/blurred", 0.2),
         ("ms_ssim_high", 0.7),
+        ("utility_low", -0.01),
+        ("membership", 0.6),
     ],
 )
 def test_a_quantity_is_read_from_the_report(quantity: str, value: float) -> None:

@@ -124,27 +124,35 @@ def by_group(
         if any(rows[name].size for name in rows):
             members.append({**entry, "warning": _warning(entry)})
     report(Progress("groups", len(wanted), len(wanted)))
-    shown = [
+    return {
+        "space": extractor.label,
+        "untold": untold,
+        "members": members,
+        "shown": _shown(found, features, splits, dataset.manifest["patient"]),
+        "shown_estimand": SHOWN_ESTIMAND.format(space=extractor.label),
+    }
+
+
+def _shown(
+    found: Sequence[Grouping],
+    features: tuple[Features, Features],
+    splits: Mapping[str, Rows],
+    patients: "pd.Series[str]",
+) -> list[dict[str, Any]]:
+    """What a classifier of real films sees; not of age, whose bands have an order that it does not know."""
+    return [
         entry
         for grouping in found
-        if grouping.column != "age"  # bands have an order, which a classifier of words does not know
+        if grouping.column != "age"
         for entry in shown_words(
             grouping.column,
             grouping.words,
             features,
             (grouping.real, grouping.synthetic),
             splits,
-            dataset.manifest["patient"],
+            patients,
         )
     ]
-    estimand = SHOWN_ESTIMAND.format(space=extractor.label)
-    return {
-        "space": extractor.label,
-        "untold": untold,
-        "members": members,
-        "shown": shown,
-        "shown_estimand": estimand,
-    }
 
 
 def _some(rows: Rows, count: int, seed: int, name: str) -> Rows:

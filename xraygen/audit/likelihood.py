@@ -4,8 +4,9 @@ The bound needs every timestep of every film; here each film's is estimated from
 unbiased, and the interval over films holds the error of that too. `xraygen likelihood` measures the bound itself.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,10 +40,13 @@ ESTIMAND = (
 )
 
 
-class _Pixels(Protocol):
-    """Films by number, `(B, C, H, W)` in [-1, 1]."""
+class _Kind(NamedTuple):
+    """Films of one kind."""
 
-    def __call__(self, rows: NDArray[np.int64]) -> Tensor: ...
+    rows: NDArray[np.int64]
+    patients: Codes
+    pixels: Callable[[NDArray[np.int64]], Tensor]
+    """Rows -> films, `(B, C, H, W)` in [-1, 1]."""
 
 
 def measure_bits(
@@ -71,22 +75,9 @@ def measure_bits(
     checkpoint = checkpoint_that_made(run, made_by)
     target = choose_device(device)
     model, diffusion, _ = load_run(run, target, checkpoint)
-    rows = {
-        "test": _some(dataset, "test", count, seed),
-        "train": _some(dataset, "train", count, seed),
-    }
-    bits = int(dataset.manifest["bits_stored"].iloc[np.concatenate(list(rows.values()))].min())
-    made = choose(len(films), min(count, len(films)), seed, "bits-synthetic")
-    kinds: dict[str, tuple[NDArray[np.int64], Codes, _Pixels]] = {
-        "synthetic": (
-            made,
-            np.arange(len(made)),
-            lambda some: stored_to_model(films.images[some], films.bits)[:, None],
-        )
-    }
-    for kind, of_split in rows.items():
-        patients = patients_of(list(dataset.manifest["patient"].iloc[of_split]))
-        kinds[kind] = (of_split, patients, lambda some: as_model_input(dataset, some))
+    kinds = _kinds(dataset, films, count, seed)
+    measured = np.concatenate([kinds["test"].rows, kinds["train"].rows])
+    bits = int(dataset.manifest["bits_stored"].iloc[measured].min())
     entries = {}
     for kind, (chosen, patients, pixels) in kinds.items():
         per_film = []
@@ -165,6 +156,25 @@ def _entry(values: NDArray[np.float64], patients: Codes) -> dict[str, Any]:
     groups = len(np.unique(patients))
     half = NORMAL * clustered_error((values - mean) / n, patients) * (groups / max(groups - 1, 1)) ** 0.5
     return {"value": mean, "low": mean - half, "high": mean + half, "films": n}
+
+
+def _kinds(dataset: Dataset, films: ImageSet, count: int, seed: int) -> dict[str, _Kind]:
+    """Synthetic, test and training films, at most `count` of each."""
+    made = choose(len(films), min(count, len(films)), seed, "bits-synthetic")
+
+    def synthetic(rows: NDArray[np.int64]) -> Tensor:
+        return stored_to_model(films.images[rows], films.bits)[:, None]
+
+    def real(split: Split) -> _Kind:
+        rows = _some(dataset, split, count, seed)
+        patients = patients_of(list(dataset.manifest["patient"].iloc[rows]))
+        return _Kind(rows, patients, lambda some: as_model_input(dataset, some))
+
+    return {
+        "synthetic": _Kind(made, np.arange(len(made)), synthetic),
+        "test": real("test"),
+        "train": real("train"),
+    }
 
 
 def _some(dataset: Dataset, split: Split, count: int, seed: int) -> NDArray[np.int64]:

@@ -124,16 +124,16 @@ def measure_membership(
     conditions = TrainingConditions.of(config, dataset, run) if config.conditions.columns else None
     rows = np.concatenate([_some(dataset, "train", count, seed), _some(dataset, "test", count, seed)])
     t = noise_levels(diffusion)
-    names = dataset.manifest["image_id"].astype(str).to_numpy()
     errors = np.empty((len(rows), len(t)))
     for start in range(0, len(rows), _BATCH):
         report(Progress("membership attack", start, len(rows)))
         part = rows[start : start + _BATCH]
         known = None if conditions is None else conditions.of_rows(part).to(target)
         x_start = as_model_input(dataset, part)
-        noise = noise_of([str(name) for name in names[part]], tuple(x_start.shape[1:]), len(t), seed)
+        names = dataset.manifest["image_id"].iloc[part].astype(str).tolist()
+        noise = noise_of(names, tuple(x_start.shape[1:]), len(t), seed).to(target)
         errors[start : start + _BATCH] = denoising_errors(
-            told(model, known), diffusion, x_start.to(target), t, noise.to(target)
+            told(model, known), diffusion, x_start.to(target), t, noise
         )
     report(Progress("membership attack", len(rows), len(rows)))
     member = np.isin(rows, dataset.indices("train"))

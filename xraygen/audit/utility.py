@@ -144,26 +144,26 @@ def measure_utility(
         for number, films in enumerate(tests)
     ]
     (last,) = (row for row in measured[0]["mean"] if (row["arm"], row["fraction"]) == (BOTH, fractions[-1]))
-    nested = nested_patients(real, derive_seed(seed, "utility", 0))
-    shares = [(fraction, nested(fraction)) for fraction in fractions]
     return {
         "classes": list(words),
         "classifier": dict(classifier.provenance),
         "effort": classifier.effort,
         "seeds": seeds,
         "synthetic_films": len(synthetic.labels),
-        "fractions": [
-            {
-                "fraction": fraction,
-                "patients": len(np.unique(real.patients[rows])),
-                "films": len(rows),
-            }
-            for fraction, rows in shares
-        ],
+        "fractions": _shares(real, fractions, derive_seed(seed, "utility", 0)),
         "tests": measured,
         "estimand": ESTIMAND,
         **last["change"],
     }
+
+
+def _shares(real: Films, fractions: Sequence[float], seed: int) -> list[dict[str, Any]]:
+    """How many patients and films each share has."""
+    shares = [(fraction, nested_patients(real, seed)(fraction)) for fraction in fractions]
+    return [
+        {"fraction": fraction, "patients": len(np.unique(real.patients[rows])), "films": len(rows)}
+        for fraction, rows in shares
+    ]
 
 
 @dataclass(frozen=True, eq=False)
