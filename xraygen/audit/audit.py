@@ -212,7 +212,7 @@ def _by_choice(
         settings.choices,
         material.real,
         material.synthetic,
-        load_extractor(_features(settings)[0], settings.device),
+        lambda: _extractor(_features(settings)[0], settings, report),
         made_by=made_by,
         seed=settings.seed,
         device=settings.device,

@@ -1,6 +1,6 @@
 """What an audit measures only where it is asked to: utility, the membership attack, bits per dimension."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def measure_choices(
     choices: Choices,
     dataset: Dataset,
     synthetic: ImageSet,
-    extractor: FeatureExtractor,
+    load: Callable[[], FeatureExtractor],
     *,
     made_by: str | None,
     seed: int,
@@ -98,7 +98,7 @@ def measure_choices(
         choices: Checked by `check_choices`.
         dataset: The real films.
         synthetic: The set.
-        extractor: Features of the probe.
+        load: Gives the features of the probe, where they are needed.
         made_by: Hash of the averaged weights that made the set, where it says so.
         seed: Seed of all of it.
         device: Where to compute.
@@ -106,7 +106,7 @@ def measure_choices(
     """
     found: dict[str, Any] = {"utility": None, "membership": None, "bits_per_dim": None}
     if choices.utility is not None:
-        found["utility"] = _utility(choices, dataset, synthetic, extractor, seed, device, report)
+        found["utility"] = _utility(choices, dataset, synthetic, load, seed, device, report)
     if choices.run is not None:
         of_run: dict[str, Any] = {"made_by": made_by, "seed": seed, "device": device, "report": report}
         found["membership"] = measure_membership(choices.run, dataset, **of_run)
@@ -147,7 +147,7 @@ def _utility(
     choices: Choices,
     dataset: Dataset,
     synthetic: ImageSet,
-    extractor: FeatureExtractor,
+    load: Callable[[], FeatureExtractor],
     seed: int,
     device: str,
     report: Report,
@@ -156,7 +156,7 @@ def _utility(
     assert choices.utility is not None
     member = words_of(dataset, choices.utility, "--utility")
     classifier: Classifier = (
-        LinearProbe(extractor) if choices.classifier == "probe" else Convnet(choose_device(device))
+        LinearProbe(load()) if choices.classifier == "probe" else Convnet(choose_device(device))
     )
     inputs = classifier.inputs(dataset.images, dataset.info.bits, report, "real films")
     codes, patients = _of_dataset(member, dataset)
