@@ -75,7 +75,8 @@ def audit(
         list[str] | None,
         typer.Option(
             metavar="EXPR",
-            help="Exit with 1 where this holds, such as 'fd/floor>3', 'kid_low>0.01' or 'suspects/expected>3'.",
+            help="Exit with 1 where this holds, such as 'fd/floor>3', 'suspects/bound>1' or "
+            "'groups.finding=PNEUMONIA.fd/floor>3'.",
         ),
     ] = None,
     count: Annotated[

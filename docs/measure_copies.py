@@ -4,12 +4,16 @@
 
 Kermany's films are split by the numbers in their names into training, calibration (the null) and evaluation films. A
 copy is a training film after one change; clean films are the evaluation films, of yet other numbers, which are no
-copies. A film is a suspect as in `xraygen audit`. Changes marked * were not looked at when the method was chosen; that
+copies. A film is a suspect, or beyond the copy threshold, as in `xraygen audit`; the gate then judges sets of clean
+films among which some are copies. Changes marked * were not looked at when the method was chosen; that
 films may be turned and scaled was, so that those two only show that it does what it was made for.
 """
 
 import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,7 @@ from PIL import Image
 from real_films import Light, kermany, parse, parser, patient_of, say, say_how, say_table
 from scipy.stats import beta
 
-from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours
+from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, gate
 from xraygen.films.transforms import resize
 from xraygen.metrics.features import extract, load_extractor
 from xraygen.ranges import Stored
@@ -111,8 +115,58 @@ def share(found: NDArray[np.bool_]) -> str:
     return f"{100 * k / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
+def verdicts(
+    spaces: Sequence[Neighbours], clean: int, generator: np.random.Generator, draws: int = 200
+) -> Iterator[tuple[object, ...]]:
+    """Rows of a table: how many sets of the clean films pass with so many of them replaced by copies of any kind."""
+    films = len(spaces[0].distance)
+    for copies in (0, 1, 5, 50):
+        told: Counter[str] = Counter()
+        for _ in range(draws if copies else 1):
+            kept = generator.choice(clean, clean - copies, replace=False)
+            planted = generator.choice(np.arange(clean, films), copies, replace=False)
+            rows = np.concatenate([kept, planted])
+            part = [
+                replace(space, distance=space.distance[rows], index=space.index[rows]) for space in spaces
+            ]
+            told[gate(part)["verdict"]] += 1
+        yield (copies, *(told[verdict] for verdict in ("fail", "undecided", "pass")))
+
+
+def all_films(folder: Path) -> dict[str, Light]:
+    """Kermany's films at SIDE px by name, each once."""
+    seen: dict[bytes, str] = {}
+    films: dict[str, Light] = {}
+    for name, light in kermany(folder):
+        if seen.setdefault(light.tobytes(), name) == name:
+            films[name] = resize(light, (SIDE, SIDE))
+    return films
+
+
+def spaces_of(everything: Stored, train: Stored, calibration: Stored, features: bool) -> list[Neighbours]:
+    """Where copies are looked for: the aligned pixels, and by choice the default features."""
+    number = 1 + features
+    spaces = [find_aligned((everything, BITS), (train, BITS), (calibration, BITS), spaces=number)]
+    if features:
+        extractor = load_extractor("efficientnet-lite0")
+        found = [extract(extractor, images, BITS) for images in (everything, train, calibration)]
+        named = dict(zip(("synthetic", "train", "test"), found, strict=True))
+        spaces.append(find_neighbours("features", extractor.label, **named, spaces=number))
+    return spaces
+
+
+def found_in(spaces: Sequence[Neighbours]) -> dict[str, NDArray[np.bool_]]:
+    """Which films are suspects, and which lie beyond the copy threshold that a set of 1,000 films would have."""
+    found = {f"suspects by {space.label}": space.distance < space.limit for space in spaces}
+    found["suspects"] = np.any(list(found.values()), axis=0)
+    limits = [replace(space, distance=np.resize(space.distance, 1000)).copy_limit for space in spaces]
+    beyond = [space.distance < (limit or 0.0) for space, limit in zip(spaces, limits, strict=True)]
+    found["beyond a copy threshold"] = np.any(beyond, axis=0)
+    return found
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     made = parser(__doc__)
     made.add_argument("--train", type=int, default=2000)
     made.add_argument("--calibration", type=int, default=600)
@@ -120,43 +174,27 @@ def main() -> None:
     made.add_argument("--copies", type=int, default=200, help="of each change")
     made.add_argument("--skip-features", action="store_true", help="pixels only, in a tenth of the time")
     arguments = parse(made)
-    seen: dict[bytes, str] = {}
-    films: dict[str, Light] = {}
-    for name, light in kermany(arguments.films):
-        if seen.setdefault(light.tobytes(), name) == name:
-            films[name] = resize(light, (SIDE, SIDE))
     counts = (arguments.train, arguments.calibration, arguments.evaluation)
-    train, calibration, clean = split(films, arguments.seed, counts)
+    train, calibration, clean = split(all_films(arguments.films), arguments.seed, counts)
     generator = numpy_generator(arguments.seed, "copies")
     rows = generator.choice(len(train), arguments.copies, replace=False)
     originals = [film.astype(np.float32) / 65535 for film in train[rows]]
     sets = {name: stored([change(one, generator) for one in originals]) for name, change in CHANGES.items()}
     everything = np.concatenate([clean, *sets.values()])
-    number = 1 if arguments.skip_features else 2
-    spaces: list[Neighbours] = [
-        find_aligned((everything, BITS), (train, BITS), (calibration, BITS), spaces=number)
-    ]
-    if not arguments.skip_features:
-        extractor = load_extractor("efficientnet-lite0")
-        features = [extract(extractor, images, BITS) for images in (everything, train, calibration)]
-        label = extractor.label
-        spaces.append(
-            find_neighbours(
-                "features", label, synthetic=features[0], train=features[1], test=features[2], spaces=number
-            )
-        )
-    suspects = {space.label: space.distance < space.limit for space in spaces}
-    suspects["any"] = np.any(list(suspects.values()), axis=0)
+    spaces = spaces_of(everything, train, calibration, not arguments.skip_features)
+    found = found_in(spaces)
     table: list[tuple[object, ...]] = []
     start = 0
     for name, count in [("none (false alarms)", len(clean)), *((name, len(of)) for name, of in sets.items())]:
         part = slice(start, start + count)
-        table.append((name, count, *(share(found[part]) for found in suspects.values())))
+        table.append((name, count, *(share(films[part]) for films in found.values())))
         start += count
     say(f"{len(train)} training, {len(calibration)} calibration, {len(clean)} evaluation films; {SIDE} px.\n")
-    say_table(("change", "films", *suspects), table)
-    for space in spaces:
-        say(f"{space.label}: {space.tail}")
+    say_table(("change", "films", *found), table)
+    say(f"Sets of {len(clean)} films: how many of 200 draws (of none, the one set) get which verdict.\n")
+    say_table(("copies", "fail", "undecided", "pass"), verdicts(spaces, len(clean), generator))
+    for space, told in zip(spaces, gate(spaces)["thresholds"], strict=True):
+        say(f"{told} `{space.tail}`.\n")
     say_how("python docs/measure_copies.py", arguments.seed)
 
 

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from xraygen.dataset.manifest import write_manifest
 from xraygen.dataset.store import FORMAT_VERSION, DatasetInfo, content_sha256, open_dataset
 from xraygen.seeds import numpy_generator
 from xraygen.training.loop import train
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = (
@@ -82,6 +86,26 @@ def reference() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Chromium without a window (tests/browser.py); skips where none is installed.
+
+    One per module: while it is open an event loop runs, which tests of asyncio would not bear.
+    """
+    path = Path(__file__).parent / "browser.py"
+    specification = importlib.util.spec_from_file_location("tests_browser", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["tests_browser"] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    program = module.find_chromium()
+    if program is None:
+        pytest.skip("no Chromium here; install it or set XRAYGEN_CHROMIUM")
+    with module.Browser(program) as browser:
+        yield browser
 
 
 class Numerics:

@@ -106,12 +106,28 @@ def test_the_name_of_the_distance_is_never_fid(finished: Finished) -> None:
     assert result["features"]["efficientnet-lite0"]["fd"]["name"] == "FD-EfficientNet-Lite0"
 
 
-def test_the_copied_film_is_found_with_its_training_film(finished: Finished) -> None:
-    _, result = finished
+def test_the_copied_film_is_found_and_its_training_film_named_in_confidence(finished: Finished) -> None:
+    folder, result = finished
     found = {suspect["file_name"]: suspect for suspect in result["privacy"]["suspects"]}
-    assert found["images/7.png"]["train_image_id"] == "real-0033"
     assert found["images/7.png"]["p_value"] == pytest.approx(1 / 21)
     assert found["images/7.png"]["distance"] == pytest.approx(0, abs=1e-3)  # features are float32
+    named = json.loads((folder / "report-confidential.json").read_text())
+    assert next(iter(named)) == "confidential"
+    of_suspects = {suspect["file_name"]: suspect["train_image_id"] for suspect in named["suspects"]}
+    assert of_suspects["images/7.png"] == "real-0033"
+    assert list(of_suspects) == [suspect["file_name"] for suspect in result["privacy"]["suspects"]]
+    for rows in named["nearest"].values():
+        assert (rows[7]["file_name"], rows[7]["train_image_id"]) == ("images/7.png", "real-0033")
+
+
+def test_what_may_be_shared_names_no_training_film(finished: Finished, real: Path) -> None:
+    folder, result = finished
+    manifest = open_dataset(real).manifest
+    names = {name for column in ("image_id", "patient") for name in manifest[column]}
+    shared = [folder / "report.html", folder / "report.json", *(folder / "figures").iterdir()]
+    told = b"".join(path.read_bytes() for path in shared) + json.dumps(result).encode()
+    assert [name for name in names if name.encode() in told] == []
+    assert b"real-0033" in (folder / "report-confidential.json").read_bytes()
 
 
 def test_duplicates_are_counted(finished: Finished) -> None:
@@ -144,18 +160,20 @@ def test_no_real_film_is_in_the_report_nor_a_suspect(
 ) -> None:
     folder, _ = finished
     page = (folder / "report.html").read_text()
-    assert len(re.findall("<img ", page)) == len(list((folder / "figures").iterdir())) == 5
+    assert len(re.findall("<img ", page)) == len(list((folder / "figures").iterdir())) == 7
     dataset = open_dataset(real)
     assert all(embedded(film_png(image, 16)) not in page for image in dataset.images)
 
 
-def test_the_contact_sheet_leaves_suspects_out(
+def test_no_suspect_is_shown_nor_stays_from_an_earlier_report(
     tmp_path: Path, real: Path, make_synthetic: MakeSynthetic
 ) -> None:
+    (tmp_path / "report" / "figures").mkdir(parents=True)
+    (tmp_path / "report" / "figures" / "films-best.png").write_bytes(b"an older one")
     copies = open_dataset(real).gather(np.arange(8))
     audit(real, make_synthetic(tmp_path / "copies", copies), tmp_path / "report", FAST)
-    assert not (tmp_path / "report" / "figures" / "contact-sheet.png").exists()
-    assert "Contact sheet" not in (tmp_path / "report" / "report.html").read_text()
+    assert [path.name for path in (tmp_path / "report" / "figures").glob("films-*")] == []
+    assert "No film of this set is shown" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_the_confidential_page_says_so_shows_the_pair_and_is_for_its_owner(
@@ -166,7 +184,8 @@ def test_the_confidential_page_says_so_shows_the_pair_and_is_for_its_owner(
     assert "CONFIDENTIAL" in page
     copied = embedded(film_png(open_dataset(real).images[33], 16))
     assert page.count(copied) >= 2  # the synthetic film and the training film
-    assert (folder / "report-confidential.html").stat().st_mode & 0o077 == 0
+    for name in ("report-confidential.html", "report-confidential.json"):
+        assert (folder / name).stat().st_mode & 0o077 == 0
 
 
 def test_the_report_names_hashes_and_versions_and_no_path(finished: Finished, real: Path) -> None:
@@ -202,6 +221,13 @@ def test_other_seeds_choose_other_films(tmp_path: Path, real: Path, with_a_copy:
 def test_a_dataset_can_be_audited_against_itself(tmp_path: Path, real: Path) -> None:
     result = audit(real, real, tmp_path / "report", FAST)
     assert result["synthetic"]["films"] == 64
+    shared = (tmp_path / "report" / "report.json").read_text() + (
+        tmp_path / "report" / "report.html"
+    ).read_text()
+    assert "real-0" not in shared
+    assert [
+        path.name for path in (tmp_path / "report" / "figures").glob("films-*")
+    ] == []  # they may be patients'
     assert len(result["privacy"]["suspects"]) >= 40  # all training films are copies of training films
 
 
@@ -233,7 +259,7 @@ def test_a_folder_with_something_else_is_not_written_into(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (AuditSettings(features=("inception",)), "known: efficientnet-lite0, pixels"),
+        (AuditSettings(features=("nonesuch",)), "unknown; known: efficientnet-lite0"),
         (AuditSettings(fail_on=("fid>1",)), "is not measured"),
         (AuditSettings(count=1000), "expected 8 to 20"),
         (AuditSettings(device="tpu9"), "--device tpu9"),

@@ -101,7 +101,7 @@ def test_what_forbids_a_comparison_is_said(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda told: told.update(format_version=1), "is of format 1, and format 2 is compared; audit again"),
+        (lambda told: told.update(format_version=1), "is of format 1, and format 3 is compared; audit again"),
         (lambda told: told.pop("privacy"), "is no REPORT with a readable report.json"),
         (lambda told: told.update(features=[1]), "is no REPORT with a readable report.json"),
     ],

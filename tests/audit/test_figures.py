@@ -15,9 +15,9 @@ def test_a_film_is_shown_whole_in_8_bits(shape: tuple[int, ...], size: tuple[int
     assert np.asarray(picture).min() == np.asarray(picture).max() == 128
 
 
-def test_a_contact_sheet_has_at_most_40_films() -> None:
+def test_a_contact_sheet_has_six_films_in_a_row() -> None:
     one, many = (
-        Image.open(io.BytesIO(contact_sheet(np.zeros((count, 24, 24), np.uint16), 16))) for count in (1, 500)
+        Image.open(io.BytesIO(contact_sheet(np.zeros((count, 24, 24), np.uint16), 16))) for count in (1, 24)
     )
     assert one.size[1] == 112
-    assert many.size == (8 * 114 - 2, 5 * 114 - 2)
+    assert many.size == (6 * 114 - 2, 4 * 114 - 2)

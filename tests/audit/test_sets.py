@@ -26,7 +26,7 @@ def test_a_synthetic_of_16_bit_png_is_read_to_the_level(
     found = read_set(make_synthetic(tmp_path / "synthetic", images), SIZE)
     assert np.array_equal(found.images, images)
     assert found.file_names == tuple(f"images/{seed}.png" for seed in range(5))
-    assert (found.bits, found.name, len(found)) == (16, "synthetic", 5)
+    assert (found.bits, found.name, len(found), found.of_patients) == (16, "synthetic", 5, False)
 
 
 def test_8_bit_png_is_read_at_16_bits(tmp_path: Path) -> None:
@@ -54,7 +54,8 @@ def test_a_synthetic_of_dicom_is_read_to_the_level(tmp_path: Path, textures: Tex
 def test_a_dataset_is_read_with_all_its_rows(real: Path) -> None:
     found = read_set(real, SIZE)
     assert len(found) == count_films(real) == 64
-    assert found.file_names[63] == "real-0063"
+    assert found.file_names[63] == "#63"
+    assert found.of_patients
 
 
 def break_nothing_but_delete(folder: Path) -> None:

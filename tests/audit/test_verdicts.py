@@ -80,6 +80,38 @@ def test_a_quantity_is_read_from_the_report(quantity: str, value: float) -> None
     assert measure(quantity, REPORT) == pytest.approx(value)
 
 
+GROUPS = {
+    "members": [
+        {"column": "finding", "word": "NORMAL", "fd": None, "kid": None},
+        {
+            "column": "finding",
+            "word": "v. 2 > a/b.",
+            "fd": {**entry(60, 10), "floor": {"value": 20.0}, "blurred": {"value": 80.0}},
+            "kid": {**entry(0.03, 0.01), "floor": {"value": 0.0}, "blurred": {"value": 0.06}},
+        },
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("groups.finding=v. 2 > a/b..fd>80", 60),
+        ("groups.finding=v. 2 > a/b..fd_low/floor > 3", 2.5),
+        (" groups.finding = v. 2 > a/b..kid/blurred<0.1", 0.5),
+        ("groups.finding=NORMAL.fd>1", None),
+        ("groups.view=PA.fd>1", None),
+    ],
+)
+def test_a_check_may_be_about_a_group(text: str, value: float | None) -> None:
+    check = parse_check(text)
+    assert parse_check(check.text) == check
+    (verdict,) = judge([check], {**REPORT, "groups": GROUPS})
+    assert verdict["value"] == (None if value is None else pytest.approx(value))
+    assert verdict["passed"] is (value is not None)
+    assert verdict["sentence"].startswith(f"groups.{check.group[0] if check.group else ''}=")
+
+
 @pytest.mark.parametrize(
     ("text", "passed"),
     [
@@ -115,7 +147,11 @@ def test_what_is_no_check_is_refused_with_the_grammar(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["fid>3", "fd/ceiling>1", "kid/floor>1", "suspects_low>1", "suspects/floor>1", "real>2"]
+    "text",
+    [
+        *("fid>3", "fd/ceiling>1", "kid/floor>1", "suspects_low>1", "suspects/floor>1", "real>2"),
+        *("groups.view=PA.recall>1", "groups.view=PA.kid/floor>1", "groups.view=PA.suspects>1"),
+    ],
 )
 def test_an_unknown_quantity_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(UsageError, match=r"is not measured; known: fd\[/floor\|blurred\|gaussian\|noise\], "):

@@ -44,6 +44,7 @@ def test_audit_of_what_generate_wrote_makes_a_report(
     assert {path.name for path in (tmp_path / "report").iterdir() if path.name[0] != "."} == {
         "report.html",
         "report-confidential.html",
+        "report-confidential.json",
         "report.json",
         "figures",
     }

@@ -20,6 +20,7 @@ from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
+from xraygen.audit.shown import films_to_show, named_films
 from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment
@@ -28,9 +29,10 @@ from xraygen.metrics.extractors.extractor import INCEPTION_RESIZES, ExtractorOpt
 from xraygen.metrics.extractors.own import display_name
 from xraygen.metrics.extractors.registry import check_extractor, parse_weights
 from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
+from xraygen.metrics.manifold import realism
 from xraygen.progress import Progress, Report, silent
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CLIP = "clip"
 """Name of the extractor whose features CMMD is defined in."""
 COPY_SPACES = 2
@@ -109,8 +111,9 @@ def audit(
     Args:
         real: DATASET: fidelity is measured against its test split, copies are looked for in its train split.
         synthetic: SYNTHETIC (or another DATASET).
-        out: REPORT folder, made or overwritten: report.html and figures/ without any real film,
-            report-confidential.html with real films, and report.json, which is written last.
+        out: REPORT folder, made or overwritten: report.html and figures/ without any real film or name of a training
+            film, report-confidential.html with real films, report-confidential.json with the names of training films,
+            and report.json without either, which is written last.
         settings: What to measure.
         report: Told how far the work is.
 
@@ -127,7 +130,7 @@ def audit(
         check_quarantine(synthetic)
     check_choices(settings.choices, read_real(real), synthetic, checks)
     material = _gather(real, synthetic, settings, report)
-    measured, spaces = _measured(material, settings, report)
+    measured, spaces, shown = _measured(material, settings, report)
     measured |= _by_choice(synthetic, material, settings, report)
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -156,6 +159,7 @@ def audit(
         test=material.test,
         train=material.train,
         spaces=spaces,
+        shown=shown,
     )
     report(Progress("write report", 0, 1))
     write_report(out, result, evidence)
@@ -167,11 +171,11 @@ def audit(
 
 def _measured(
     material: _Material, settings: AuditSettings, report: Report
-) -> tuple[dict[str, Any], tuple[Neighbours, ...]]:
-    """All numbers, as report.json holds them, and the spaces in which copies were looked for."""
+) -> tuple[dict[str, Any], tuple[Neighbours, ...], dict[str, NDArray[np.int64]]]:
+    """All numbers, as report.json holds them, the spaces in which copies were looked for, and which films to show."""
     features: dict[str, Any] = {}
     first, *others = _features(settings)
-    fidelity, groups, nearby = _in_first_features(first, material, settings, report)
+    fidelity, groups, nearby, real_as = _in_first_features(first, material, settings, report)
     features[display_name(first)] = fidelity
     for name in others:
         extractor = _extractor(name, settings, report)
@@ -191,16 +195,17 @@ def _measured(
         seed=settings.seed,
         report=report,
     )
-    train_ids = material.real.manifest["image_id"].astype(str).to_numpy()[material.train].tolist()
+    shown = films_to_show(material.synthetic, real_as, spaces, settings.seed)
     numbers = {
+        "films": named_films(shown, material.synthetic, real_as),
         "features": features,
         **pixels,
         **similar,
-        "privacy": privacy_report(spaces, material.synthetic.file_names, train_ids),
+        "privacy": privacy_report(spaces, material.synthetic.file_names, len(material.train)),
         "near_duplicates": near_duplicates(material.synthetic, spaces[-1], report=report),
         "groups": groups,
     }
-    return numbers, spaces
+    return numbers, spaces, shown
 
 
 def _by_choice(
@@ -222,8 +227,8 @@ def _by_choice(
 
 def _in_first_features(
     name: str, material: _Material, settings: AuditSettings, report: Report
-) -> tuple[dict[str, Any], dict[str, Any], Neighbours]:
-    """The measures, those of groups, and the nearest training films."""
+) -> tuple[dict[str, Any], dict[str, Any], Neighbours, NDArray[np.float64]]:
+    """The measures, those of groups, the nearest training films, and how realistic each film is."""
     extractor, films = _extractor(name, settings, report), material.synthetic
     real = _of_real(extractor, material, report)
     fidelity = _fidelity(extractor, material, real, settings, report)
@@ -238,7 +243,7 @@ def _in_first_features(
         seed=settings.seed,
         report=report,
     )
-    return fidelity, groups, _copies(extractor, material, *both)
+    return fidelity, groups, _copies(extractor, material, *both), realism(real[material.test], synthetic)
 
 
 def _of_real(extractor: FeatureExtractor, material: _Material, report: Report) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from xraygen.audit.render import JSON_NAME, page_templates
 from xraygen.errors import FolderError, UsageError
 
 FORMAT_VERSION = 1
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 COMPARISON_JSON = "comparison.json"
 COMPARISON_HTML = "comparison.html"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xraygen.atomic import sha256_of
 from xraygen.audit.by_choice import choice_summary
 from xraygen.audit.groups import group_caveats
-from xraygen.audit.measures import MEASURES
+from xraygen.audit.measures import MEASURES, roughly
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
@@ -64,7 +64,9 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
     sentences = [
         f"{fd['name']} at N = {fd['count']}: this set is {_number(fd)} from the real test films; real films of "
         f"other patients are {_number(floor)} from them, and noise {fd['ceiling']:.4g}.",
-        f"That is {measure('fd/floor', result):.2f} times the floor." if fd["floor"] else "The floor is 0.",
+        f"That is {measure('fd/floor', result):.2f} times the floor{_place(fd)}."
+        if fd["floor"]
+        else "The floor is 0.",
         f"{kid['name']}: {_number(kid)}; real films of other patients {_number(kid['sets']['real'])}, noise "
         f"{kid['ceiling']:.4g}.",
         f"{inside['precision']} of the synthetic films look like some real film (precision; real films "
@@ -77,6 +79,20 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
         f"pairs of real films {result['ms_ssim']['real']:.3f} (lower is more diverse).",
     ]
     return [*sentences, *choice_summary(result), *_caveats(result, fd["count"])]
+
+
+def _place(fd: Mapping[str, Any]) -> str:
+    """Between which sets this one lies, in words."""
+    others = [entry for key, entry in fd["sets"].items() if key not in ("this", "real")]
+    nearer = [entry for entry in others if entry["value"] < fd["value"]]
+    farther = [entry for entry in others if entry["value"] >= fd["value"]]
+    told = [f"farther than “{max(nearer, key=_value)['label']}”"] if nearer else []
+    told += [f"nearer than “{min(farther, key=_value)['label']}”"] if farther else []
+    return f": {' and '.join(told)}" if told else ""
+
+
+def _value(entry: Mapping[str, Any]) -> float:
+    return float(entry["value"])
 
 
 def _caveats(result: Mapping[str, Any], count: int) -> list[str]:
@@ -111,16 +127,10 @@ def _too_few(result: Mapping[str, Any], count: int) -> Iterator[str]:
         elif enough["count"] > count:
             yield (
                 f"N = {count} is too small for {entry['name']}: its interval is too wide to tell this set from the "
-                f"mildest of the known bad ones. About N = {_rounded(enough['count'])} would do."
+                f"mildest of the known bad ones. About N = {roughly(enough['count'])} would do."
             )
     if blind:
         yield f"Blurred films, noise and a Gaussian score no worse than real films in: {', '.join(blind)}."
-
-
-def _rounded(count: int) -> int:
-    """Upwards to two digits: the needed N is an estimate."""
-    step = int(10 ** max(0, len(str(count)) - 2))
-    return -(-count // step) * step
 
 
 def _number(interval: Mapping[str, float | None]) -> str:

@@ -23,16 +23,16 @@ SYNTHETIC = "#D55E00"
 REAL = "#0072B2"
 OTHER = "#5A5A5A"
 
-_SHEET_COLUMNS = 8
-_SHEET_FILMS = 40
+_SHEET_COLUMNS = 6
 _SHEET_SIDE_PX = 112
-_DPI = 140
+_WIDTH = 5.4
+"""Inches: narrow, so that letters of 9 points can be read on a telephone too."""
+_DPI = 190
 
 
 def contact_sheet(images: Stored, bits: int) -> bytes:
-    """Up to 40 synthetic films, evenly taken from the set, as PNG."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(_SHEET_FILMS, len(images))).round().astype(int))
-    return png_of_array(tile(np.stack([_thumbnail(images[row], bits) for row in rows]), 8, _SHEET_COLUMNS))
+    """All of these films, six in a row, as PNG."""
+    return png_of_array(tile(np.stack([_thumbnail(image, bits) for image in images]), 8, _SHEET_COLUMNS))
 
 
 def film_png(image: Stored, bits: int, side_px: int = 256) -> bytes:
@@ -43,7 +43,7 @@ def film_png(image: Stored, bits: int, side_px: int = 256) -> bytes:
 def frechet_chart(features: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Distance of every set with its interval, nearest on top, one panel per extractor; logarithmic."""
     sets = max(len(entry["fd"]["sets"]) for entry in features.values())
-    figure = Figure(figsize=(7.4, (0.9 + 0.34 * sets) * len(features)))
+    figure = Figure(figsize=(_WIDTH, (0.9 + 0.34 * sets) * len(features)))
     figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.12))
     panels = figure.subplots(len(features), 1, squeeze=False)[:, 0]
     for axes, entry in zip(panels, features.values(), strict=True):
@@ -53,8 +53,8 @@ def frechet_chart(features: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def nearest_chart(spaces: Sequence[Neighbours]) -> Figure:
     """Distances to the nearest training film: synthetic films against test films of other patients."""
-    figure = Figure(figsize=(7.4, 2.9), layout="constrained")
-    panels = figure.subplots(1, len(spaces), squeeze=False)[0]
+    figure = Figure(figsize=(_WIDTH, 0.5 + 2.2 * len(spaces)), layout="constrained")
+    panels = figure.subplots(len(spaces), 1, squeeze=False)[:, 0]
     for axes, space in zip(panels, spaces, strict=True):
         both = np.concatenate([space.distance, space.null])
         low, high = float(both.min()), float(both.max())
@@ -69,17 +69,24 @@ def nearest_chart(spaces: Sequence[Neighbours]) -> Figure:
                 distances, bins, weights=share, color=colour, histtype="step", lw=1.6, ls=style, label=label
             )
         axes.axvline(space.limit, color=OTHER, ls="--", lw=1.2, label="suspects lie left of this")
-        axes.set_xlabel(f"distance to the nearest training film\n({space.label})")
+        if space.copy_limit is not None:
+            axes.axvline(space.copy_limit, color=OTHER, ls=":", lw=1.6, label="copies lie left of this")
+        axes.set(xlabel=f"distance to the nearest training film ({space.label})", ylabel="share of films")
         _tidy(axes)
-    panels[0].set_ylabel("share of films")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    legend = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside upper left", ncols=2, frameon=False, fontsize=9
+    )
     return figure
 
 
 def intensity_chart(real: Stored, real_bits: int, synthetic: Stored, bits: int) -> Figure:
     """How often each grey occurs."""
-    figure = Figure(figsize=(7.4, 2.7), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
     edges = np.linspace(0, 1, 65)
     for images, depth, colour, style, label in (
@@ -89,14 +96,14 @@ def intensity_chart(real: Stored, real_bits: int, synthetic: Stored, bits: int) 
         counts = np.histogram(stored_to_unit(images, depth), edges)[0]
         axes.stairs(100 * counts / counts.sum(), edges, color=colour, ls=style, lw=1.6, label=label)
     axes.set(xlabel="intensity (0 black, 1 white)", ylabel="% of pixels", xlim=(0, 1), yscale="log")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=9)
     _tidy(axes)
     return figure
 
 
 def spectrum_chart(real: Stored, real_bits: int, synthetic: Stored, bits: int) -> Figure:
     """Radial power spectrum: too little on the right is blur, too much is grain."""
-    figure = Figure(figsize=(7.4, 2.7), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
     for images, depth, colour, style, label in (
         (real, real_bits, REAL, "-", "real test films"),
@@ -106,7 +113,7 @@ def spectrum_chart(real: Stored, real_bits: int, synthetic: Stored, bits: int) -
         axes.plot(films.frequency, mean_power(films.power), color=colour, ls=style, lw=1.6, label=label)
     axes.set(xlabel="frequency (cycles per pixel)", ylabel="mean power", xscale="log", yscale="log")
     _plain_numbers(axes.xaxis)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=9)
     _tidy(axes)
     return figure
 

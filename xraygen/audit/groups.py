@@ -17,7 +17,7 @@ from xraygen.audit.conditional import shown_caveats, shown_table, shown_words
 from xraygen.audit.fidelity import SMALLEST_COUNT, blurred_set, choose
 from xraygen.audit.intervals import Features, Interval, draw_subsamples, frechet_interval
 from xraygen.audit.labels import Codes, codes_of
-from xraygen.audit.measures import MEASURES, enough, numbers_of
+from xraygen.audit.measures import MEASURES, enough, numbers_of, roughly
 from xraygen.audit.sets import ImageSet
 from xraygen.config import ConditionsConfig
 from xraygen.dataset.conditions import ALWAYS, Condition, fit_conditions
@@ -211,7 +211,9 @@ def _warning(entry: Mapping[str, Any]) -> str:
         if needed is None:
             sentences.append(f"{label} finds blurred films no worse than real ones here.")
         elif needed > entry["count"]:
-            sentences.append(f"N = {entry['count']} is too small for {label}; about {needed} would do.")
+            sentences.append(
+                f"N = {entry['count']} is too small for {label}; about {roughly(needed)} would do."
+            )
     return " ".join(sentences)
 
 

@@ -258,6 +258,14 @@ def numbers_of(interval: Interval | None) -> dict[str, float | None]:
     return {"value": None, "low": None, "high": None} if interval is None else asdict(interval)
 
 
+def roughly(count: int) -> str:
+    """Upwards to two digits, since a needed N is an estimate; beyond a million it says only that there are too few."""
+    if count > 1_000_000:
+        return "more than a million"
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return str(-(-count // step) * step)
+
+
 def enough(
     intervals: Mapping[str, Interval | None], count: int, *, lower_is_better: bool
 ) -> dict[str, float | int | None]:

@@ -1,6 +1,7 @@
-"""REPORT on disk: two self-contained pages, the figures, and report.json last."""
+"""REPORT on disk: what may be shared, what is confidential, and report.json last."""
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,16 @@ from numpy.typing import NDArray
 
 from xraygen.atomic import atomic_file, remove_leftovers, sole_writer, write_json, write_text
 from xraygen.audit.by_choice import choice_figures
+from xraygen.audit.confidential import named_neighbours, nearest_pairs
 from xraygen.audit.figures import (
     contact_sheet,
-    film_png,
     frechet_chart,
     intensity_chart,
     nearest_chart,
     png_of_figure,
     spectrum_chart,
 )
-from xraygen.audit.measures import MEASURES
+from xraygen.audit.measures import MEASURES, roughly
 from xraygen.audit.privacy import Neighbours
 from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
@@ -30,11 +31,11 @@ from xraygen.errors import FolderError
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 CONFIDENTIAL_NAME = "report-confidential.html"
+CONFIDENTIAL_JSON_NAME = "report-confidential.json"
 FIGURES_NAME = "figures"
-_OWN = {JSON_NAME, HTML_NAME, CONFIDENTIAL_NAME, FIGURES_NAME}
+_OWN = {JSON_NAME, HTML_NAME, CONFIDENTIAL_NAME, CONFIDENTIAL_JSON_NAME, FIGURES_NAME}
 
 _FILMS_PER_CURVE = 512
-_PAIRS_SHOWN = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class Evidence:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     spaces: tuple[Neighbours, ...]
+    shown: Mapping[str, NDArray[np.int64]]
+    """Rows of the synthetic films that may be shown, by kind."""
 
 
 def check_out(out: Path) -> None:
@@ -75,13 +78,15 @@ def write_report(out: Path, result: Mapping[str, Any], evidence: Evidence) -> No
         (out / JSON_NAME).unlink(missing_ok=True)
         remove_leftovers(out)
         remove_leftovers(out / FIGURES_NAME)
+        for old in (out / FIGURES_NAME).glob(
+            "*.png"
+        ):  # a film that is a suspect now may have been shown before
+            old.unlink()
         for name, content in figures.items():
             with atomic_file(out / FIGURES_NAME / f"{name}.png") as aside:
                 aside.write_bytes(content)
-        page = pages.get_template("confidential.html.j2").render(report=result, pairs=_pairs(evidence))
-        with atomic_file(out / CONFIDENTIAL_NAME) as aside:
-            aside.write_text(page, encoding="utf-8")
-            aside.chmod(0o600)
+        for name, text in _confidential(result, evidence, pages).items():
+            _write_for_owner(out / name, text)
         spaces = {
             name: {key: entry for key, entry in entries.items() if key in MEASURES}
             for name, entries in result["features"].items()
@@ -89,6 +94,25 @@ def write_report(out: Path, result: Mapping[str, Any], evidence: Evidence) -> No
         page = pages.get_template("report.html.j2").render(report=result, figures=figures, spaces=spaces)
         write_text(out / HTML_NAME, page)
         write_json(out / JSON_NAME, result)
+
+
+def _confidential(result: Mapping[str, Any], evidence: Evidence, pages: Environment) -> dict[str, str]:
+    """The two files that name training films, one of which shows them."""
+    films, real, train, spaces = evidence.synthetic, evidence.real, evidence.train, evidence.spaces
+    train_ids = real.manifest["image_id"].astype(str).to_numpy()[train].tolist()
+    named = named_neighbours(result, spaces, films.file_names, train_ids)
+    pairs = nearest_pairs(films, real, train, spaces)
+    return {
+        CONFIDENTIAL_NAME: pages.get_template("confidential.html.j2").render(report=result, pairs=pairs),
+        CONFIDENTIAL_JSON_NAME: json.dumps(named, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+
+
+def _write_for_owner(path: Path, text: str) -> None:
+    """A file that nobody else may read, not even while it is written."""
+    with atomic_file(path) as aside:
+        aside.touch(mode=0o600)
+        aside.write_text(text, encoding="utf-8")
 
 
 def page_templates() -> Environment:
@@ -102,20 +126,23 @@ def page_templates() -> Environment:
     )
     pages.filters["embedded"] = embedded
     pages.filters["figure"] = _figure
+    pages.filters["roughly"] = roughly
     return pages
 
 
 def draw_figures(result: Mapping[str, Any], evidence: Evidence) -> dict[str, bytes]:
-    """The figures of report.html as PNG, by name; no suspect is shown, since it may be a patient's film."""
+    """The figures of report.html as PNG, by name; the films are those that `films_to_show` lets be shown."""
     films, real = evidence.synthetic, evidence.real
     test = real.gather(_spaced(evidence.test))
     shown = films.images[_spaced(np.arange(len(films)))]
     curves = (test, real.info.bits, shown, films.bits)
-    suspects = np.concatenate([space.suspects for space in evidence.spaces])
-    harmless = np.setdiff1d(np.arange(len(films)), suspects)
-    sheet = {"contact-sheet": contact_sheet(films.images[harmless], films.bits)} if len(harmless) else {}
+    sheets = {
+        f"films-{kind}": contact_sheet(films.images[rows], films.bits)
+        for kind, rows in evidence.shown.items()
+        if len(rows)
+    }
     return (
-        sheet
+        sheets
         | choice_figures(result)
         | {
             "frechet": png_of_figure(frechet_chart(result["features"])),
@@ -140,33 +167,3 @@ def _spaced(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """At most _FILMS_PER_CURVE rows, evenly taken."""
     count = min(len(rows), _FILMS_PER_CURVE)
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-
-
-def _pairs(evidence: Evidence) -> list[dict[str, Any]]:
-    """The synthetic films nearest to a training film, beside it: by the first space, then what others suspect."""
-    chosen: dict[int, Neighbours] = {}
-    for space in evidence.spaces:
-        for row in space.suspects[:_PAIRS_SHOWN].tolist():
-            chosen.setdefault(row, space)
-    first = evidence.spaces[0]
-    for row in np.argsort(first.distance, kind="stable")[:_PAIRS_SHOWN].tolist():
-        if len(chosen) < _PAIRS_SHOWN:
-            chosen.setdefault(row, first)
-    return [_pair(evidence, row, space) for row, space in chosen.items()]
-
-
-def _pair(evidence: Evidence, row: int, space: Neighbours) -> dict[str, Any]:
-    """One synthetic film and its nearest training film."""
-    films, real = evidence.synthetic, evidence.real
-    train_row = int(evidence.train[space.index[row]])
-    return {
-        "file_name": films.file_names[row],
-        "train_image_id": str(real.manifest["image_id"].iloc[train_row]),
-        "space": space.label,
-        "distance": float(space.distance[row]),
-        "limit": space.limit,
-        "p_value": float(space.p_values[row]),
-        "suspect": bool(space.distance[row] < space.limit),
-        "synthetic_png": film_png(films.images[row], films.bits),
-        "train_png": film_png(real.images[train_row], real.info.bits),
-    }

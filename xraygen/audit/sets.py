@@ -30,11 +30,13 @@ class ImageSet:
     images: Stored
     """uint8 or uint16, [N, H, W]; a memory map where it is a DATASET."""
     file_names: tuple[str, ...]
-    """N names: metadata.csv's file_name, or a DATASET's image_id."""
+    """N names: metadata.csv's file_name, or `#17` for a row of a DATASET: no report tells its image_id."""
     bits: int
     """White is stored as 2^bits - 1."""
     told: pd.DataFrame = field(default_factory=pd.DataFrame)
     """N rows of conditions: what metadata.csv says each film was told, or what a DATASET knows of it."""
+    of_patients: bool = False
+    """Whether it is a DATASET: its films may be patients', and no report shows one."""
 
     def __len__(self) -> int:
         """Number of films."""
@@ -132,8 +134,10 @@ def _from_dataset(folder: Path, size: tuple[int, int]) -> ImageSet:
     _check_size(folder, dataset.info.size, size)
     if not len(dataset):
         raise FolderError(f"{folder} holds no film.")
-    names = tuple(dataset.manifest["image_id"].astype(str))
-    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, _known(dataset))
+    names = tuple(f"#{row}" for row in range(len(dataset)))
+    return ImageSet(
+        folder.name, dataset.images, names, dataset.info.bits, _known(dataset), of_patients=True
+    )
 
 
 def _known(dataset: Dataset) -> pd.DataFrame:

@@ -36,6 +36,9 @@ COUNTS: dict[str, tuple[str, ...]] = {
 }
 """What is counted, and has no interval."""
 
+GROUP_PARTS: dict[str, tuple[str, ...]] = {"fd": ("floor", "blurred"), "kid": ("blurred",)}
+"""The measures of a group, as `groups.finding=PNEUMONIA.fd`, and what each may be divided by."""
+
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -44,7 +47,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _GRAMMAR = re.compile(
-    r"\s*(?P<name>[a-z_]+)(?:\s*/\s*(?P<part>[a-z_]+))?\s*(?P<op>>=|<=|>|<)"
+    r"\s*(?:groups\.(?P<column>[^=]+)=(?P<word>.+)\.)?(?P<name>[a-z_]+)(?:\s*/\s*(?P<part>[a-z_]+))?\s*(?P<op>>=|<=|>|<)"
     r"\s*(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 )
 
@@ -56,31 +59,41 @@ class Check:
     text: str
     """As it was given, without spaces."""
     quantity: str
-    """`fd` or `fd/floor`."""
+    """`fd`, `fd/floor`, or `groups.finding=PNEUMONIA.fd/floor`."""
     holds: Callable[[float, float], bool]
     """Whether (value, threshold) is a failure."""
     threshold: float
     """The number on the right."""
+    group: tuple[str, str] | None = None
+    """Column and word of the group that it is about; None for the whole set."""
 
 
 def known_quantities() -> list[str]:
     """All names that a check may use."""
-    bases = [(f"{name}{end}", parts) for name, parts in PARTS.items() for end in _ENDS]
-    return [
-        name
-        for base, parts in [*bases, *COUNTS.items()]
-        for name in (base, *(f"{base}/{part}" for part in parts))
+    counts = [
+        name for base, parts in COUNTS.items() for name in (base, *(f"{base}/{part}" for part in parts))
     ]
+    return [*_quantities_of(PARTS), *counts]
+
+
+def _quantities_of(measures: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Measures, the ends of their intervals, and their ratios."""
+    bases = [(f"{name}{end}", parts) for name, parts in measures.items() for end in _ENDS]
+    return [name for base, parts in bases for name in (base, *(f"{base}/{part}" for part in parts))]
 
 
 def _known() -> str:
     """The same in a sentence's length."""
     names = [name + (f"[/{'|'.join(parts)}]" if parts else "") for name, parts in (PARTS | COUNTS).items()]
-    return f"{', '.join(names)}; NAME_low and NAME_high are the ends of a measure's 95 % interval"
+    groups = " or ".join(f"{name}[/{'|'.join(parts)}]" for name, parts in GROUP_PARTS.items())
+    return (
+        f"{', '.join(names)}; NAME_low and NAME_high are the ends of a measure's 95 % interval; "
+        f"groups.COLUMN=WORD.NAME, NAME being {groups}, is about a group"
+    )
 
 
 def parse_check(text: str) -> Check:
-    """Read `name[/part] op number`, op being one of > >= < <=.
+    """Read `[groups.column=word.]name[/part] op number`, op being one of > >= < <=.
 
     Raises:
         UsageError: If it reads otherwise or names an unknown quantity.
@@ -92,10 +105,12 @@ def parse_check(text: str) -> Check:
             f"quantities: {_known()}."
         )
     quantity = match["name"] + (f"/{match['part']}" if match["part"] else "")
-    if quantity not in known_quantities():
+    group = None if match["column"] is None else (match["column"].strip(), match["word"].strip())
+    if quantity not in (known_quantities() if group is None else _quantities_of(GROUP_PARTS)):
         raise UsageError(f"--fail-on {text!r}: {quantity} is not measured; known: {_known()}.")
+    quantity = quantity if group is None else f"groups.{'='.join(group)}.{quantity}"
     words = f"{quantity}{match['op']}{match['number']}"
-    return Check(words, quantity, _OPERATORS[match["op"]], float(match["number"]))
+    return Check(words, quantity, _OPERATORS[match["op"]], float(match["number"]), group)
 
 
 def judge(checks: Sequence[Check], report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +123,10 @@ def judge(checks: Sequence[Check], report: Mapping[str, Any]) -> list[dict[str, 
     Returns:
         Per check {check, passed, value, threshold, sentence}; `passed` is False where the check holds.
     """
-    return [_verdict(check, measure(check.quantity, report)) for check in checks]
+    return [
+        _verdict(check, measure(check.quantity, report) if check.group is None else _of_group(check, report))
+        for check in checks
+    ]
 
 
 def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
@@ -139,6 +157,17 @@ def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
             entry["real"] if part == "real" else entry["sets"]["real" if part == "floor" else part]["value"]
         )
     return _ratio(quantity, entry[_ENDS[end]], divisor)
+
+
+def _of_group(check: Check, report: Mapping[str, Any]) -> float | None:
+    """A quantity of one group; None where the audit has no such group, or no number of it."""
+    name, _, part = check.quantity.rpartition(".")[2].partition("/")
+    base, end = next((base, end) for base in GROUP_PARTS for end in _ENDS if name == base + end)
+    for member in report["groups"]["members"]:
+        if (member["column"], member["word"]) == check.group and member[base] is not None:
+            divisor = member[base][part]["value"] if part else 1
+            return _ratio(check.quantity, member[base][_ENDS[end]], divisor)
+    return None
 
 
 def _ratio(quantity: str, value: float | None, divisor: float | None) -> float | None:

@@ -6,7 +6,9 @@ N real and M synthetic samples, F features. Exact: every pair of samples is comp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xraygen.errors import ShapeError
@@ -123,6 +125,40 @@ def compare(x: Tensor, of_x: Balls, y: Tensor, of_y: Balls) -> Manifold:
         density=float(density.double().mean() / COVERAGE_K),
         coverage=float(torch.cat(covered).double().mean()),
     )
+
+
+def realism(real: Array, synthetic: Array) -> NDArray[np.float64]:
+    """How deep each synthetic sample lies within the real ones: above 1 inside a ball, below 1 outside of all.
+
+    R(y_j) = max_i r_i / ‖y_j − x_i‖, with r_i the radius of B(x_i) (k = 3), over the half of the balls with r_i at most
+    their median
+
+    Args:
+        real: x, `(N, F)`, N at least 6.
+        synthetic: y, `(M, F)`, M at least 6.
+
+    Returns:
+        float64 `(M,)`, at least 0; infinity where y_j equals an x_i.
+
+    Raises:
+        ShapeError: If the shapes do not fit together, a set is too small, or a number is not finite.
+
+    Source:
+        Kynkäänniemi et al. 2019, eq. 3 and the text below it.
+    """
+    x, y = prepare(real), prepare(synthetic)
+    squares = balls(x).precision
+    kept = squares <= squares.median()
+    x, squares = x[kept], squares[kept]
+    if x.shape[1] != y.shape[1]:
+        raise ShapeError(
+            f"Realism needs features (N, F) and (M, F); given: {tuple(x.shape)} and {tuple(y.shape)}."
+        )
+    best = torch.zeros(len(y), dtype=torch.float64)
+    for start, found in _blocks(x, y):  # (n, M)
+        ratio = squares[start : start + len(found), None] / found  # 0 / 0 where a ball has no radius
+        best = torch.maximum(best, ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).amax(dim=0))
+    return np.asarray(best.sqrt().numpy(), dtype=np.float64)
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
