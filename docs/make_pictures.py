@@ -1,7 +1,10 @@
 """Lays out the pictures of the documentation:
-phantoms FILMS | augmented FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC.
+phantoms FILMS | augmented FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC | report REPORT.
 """
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,6 +66,18 @@ def beside(dataset: Path, synthetic: Path) -> None:
     write_png(IMAGES / "cxr-64.png", enlarged(np.hstack([left, gap, right]), 2))
 
 
+def report(folder: Path) -> None:
+    """The top of a REPORT's page in Chromium."""
+    program = os.environ.get("XRAYGEN_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        sys.exit("There is no Chromium here; install it or set XRAYGEN_CHROMIUM.")
+    options = ["--headless", "--hide-scrollbars", "--window-size=960,1500"]
+    if os.geteuid() == 0:
+        options.append("--no-sandbox")  # Chromium refuses to sandbox what root runs
+    page = (folder / "report.html").absolute().as_uri()
+    subprocess.run([program, *options, f"--screenshot={IMAGES / 'report.png'}", page], check=True)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["phantoms", films]:
@@ -73,5 +88,7 @@ if __name__ == "__main__":
             paths(Path(shared), Path(paper))
         case ["beside", dataset, synthetic]:
             beside(Path(dataset), Path(synthetic))
+        case ["report", folder]:
+            report(Path(folder))
         case _:
             sys.exit(__doc__)
