@@ -108,7 +108,6 @@ class Browser:
         scheme: Literal["light", "dark"] = "light",
         media: Literal["screen", "print"] = "screen",
         home: Path | None = None,
-        scripts: bool = True,
     ) -> Iterator[Visit]:
         """Open a file as a page.
 
@@ -118,13 +117,12 @@ class Browser:
             scheme: What the reader prefers.
             media: Screen, or paper.
             home: Folder whose files the page may ask for; by default only itself.
-            scripts: Whether the page's own scripts run; those of the tests do.
 
         Yields:
             The page, once it is loaded.
         """
         context = self._chromium.new_context(
-            viewport={"width": width, "height": _HEIGHT}, color_scheme=scheme, java_script_enabled=scripts
+            viewport={"width": width, "height": _HEIGHT}, color_scheme=scheme
         )
         try:
             visit = Visit(context.new_page(), (home or file).absolute().as_uri())
