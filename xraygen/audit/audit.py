@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xraygen.audit.by_choice import Choices, check_choices, measure_choices
 from xraygen.audit.describe import checkpoint_of, describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
+from xraygen.audit.gallery import films_to_show, named_films
 from xraygen.audit.groups import by_group
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import in_features, in_pixels
@@ -20,7 +21,6 @@ from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
-from xraygen.audit.shown import films_to_show, named_films
 from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment

@@ -135,9 +135,7 @@ def _from_dataset(folder: Path, size: tuple[int, int]) -> ImageSet:
     if not len(dataset):
         raise FolderError(f"{folder} holds no film.")
     names = tuple(f"#{row}" for row in range(len(dataset)))
-    return ImageSet(
-        folder.name, dataset.images, names, dataset.info.bits, _known(dataset), of_patients=True
-    )
+    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, _known(dataset), of_patients=True)
 
 
 def _known(dataset: Dataset) -> pd.DataFrame:

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from xraygen.audit.gallery import films_to_show, named_films
 from xraygen.audit.privacy import find_neighbours
 from xraygen.audit.sets import ImageSet
-from xraygen.audit.shown import films_to_show, named_films
 from xraygen.errors import ShapeError
 from xraygen.metrics.manifold import realism
 
