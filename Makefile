@@ -29,8 +29,10 @@ format: $(STAMP)  ## write the format that `check` wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# A process per core, one thread each; a file's tests stay together, since they share what they build.
+test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 slow: $(STAMP)  ## the proofs that take minutes: kill tests, long chains
 	$(BIN)/pytest -m slow
