@@ -144,11 +144,12 @@ def audit(
         raise UsageError(
             "An audit needs --real DATASET, --synthetic SYNTHETIC and --out REPORT; one is missing."
         )
-    from xraygen.audit.audit import AuditSettings, plan
     from xraygen.audit.audit import audit as measure
+    from xraygen.audit.audit import plan
     from xraygen.audit.by_choice import Choices, choice_table
     from xraygen.audit.describe import distance_table
     from xraygen.audit.groups import group_table
+    from xraygen.audit.settings import AuditSettings
 
     settings = AuditSettings(
         features=tuple(features or ()),

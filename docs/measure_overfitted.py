@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 from real_films import kermany, parse, parser, patient_of, say, say_how, say_table
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
 from xraygen.audit.by_choice import Choices
 from xraygen.audit.sets import read_set
+from xraygen.audit.settings import AuditSettings
 from xraygen.config import RunConfig, load_config
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings

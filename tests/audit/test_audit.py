@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from xraygen.atomic import sha256_of
-from xraygen.audit.audit import AuditSettings, audit, plan
+from xraygen.audit.audit import audit, plan
 from xraygen.audit.figures import film_png
 from xraygen.audit.render import embedded
+from xraygen.audit.settings import AuditSettings
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError, UsageError
 

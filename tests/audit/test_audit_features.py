@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
+from xraygen.audit.settings import AuditSettings
 from xraygen.metrics.extractors import registry
 from xraygen.metrics.extractors.extractor import ExtractorOptions, FeatureExtractor
 from xraygen.metrics.extractors.registry import Entry

@@ -11,9 +11,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import AuditSettings, audit, plan
+from xraygen.audit.audit import audit, plan
 from xraygen.audit.by_choice import Choices, choice_table
 from xraygen.audit.likelihood import estimated_bits
+from xraygen.audit.settings import AuditSettings
 from xraygen.config import DiffusionConfig, RunConfig, ScheduleConfig
 from xraygen.dataset.store import content_sha256, open_dataset
 from xraygen.diffusion.densities import to_grid

@@ -11,8 +11,9 @@ import pytest
 from click.testing import Result
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
 from xraygen.audit.compare import as_markdown, compare_reports
+from xraygen.audit.settings import AuditSettings
 from xraygen.errors import FolderError, UsageError
 
 Textures = Callable[..., NDArray[np.uint16]]

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
 from xraygen.audit.groups import by_group, group_table, groupings
 from xraygen.audit.sets import ImageSet
+from xraygen.audit.settings import AuditSettings
 from xraygen.dataset.store import open_dataset
 from xraygen.metrics.features import extract, load_extractor
 from xraygen.metrics.frechet import frechet_distance_of_features

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
 from xraygen.audit.by_choice import Choices
+from xraygen.audit.settings import AuditSettings
 from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.synthesis.generate import generate

@@ -14,9 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from xraygen.audit.audit import AuditSettings, audit
+from xraygen.audit.audit import audit
 from xraygen.audit.compare import compare_reports, write_comparison
 from xraygen.audit.figures import film_png
+from xraygen.audit.settings import AuditSettings
 from xraygen.dataset.manifest import write_manifest
 from xraygen.dataset.store import content_sha256, open_dataset
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import AuditSettings, audit, plan
+from xraygen.audit.audit import audit, plan
 from xraygen.audit.repeats import linked
+from xraygen.audit.settings import AuditSettings
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.listing import METADATA, read_rows

@@ -1,7 +1,7 @@
 """SYNTHETIC -> REPORT: how good a set of synthetic films is, and whether one of them is a copy of a patient's."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.audit.by_choice import Choices, check_choices, measure_choices
+from xraygen.audit.by_choice import check_choices, measure_choices
 from xraygen.audit.describe import checkpoint_of, describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
 from xraygen.audit.gallery import films_to_show, named_films
@@ -21,52 +21,25 @@ from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
 from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
-from xraygen.audit.verdicts import Check, judge, parse_check
+from xraygen.audit.settings import (
+    CLIP,
+    AuditSettings,
+    check_settings,
+    chosen_extractor,
+    chosen_features,
+    chosen_weights,
+)
+from xraygen.audit.verdicts import judge, parse_check
 from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment
-from xraygen.errors import UsageError
-from xraygen.metrics.extractors.extractor import INCEPTION_RESIZES, ExtractorOptions, InceptionResize
 from xraygen.metrics.extractors.own import display_name
-from xraygen.metrics.extractors.registry import check_extractor, parse_weights
-from xraygen.metrics.features import FeatureExtractor, extract, extractor_names, load_extractor
+from xraygen.metrics.features import FeatureExtractor, extract
 from xraygen.metrics.manifold import realism
 from xraygen.progress import Progress, Report, silent
 
 FORMAT_VERSION = 3
-CLIP = "clip"
-"""Name of the extractor whose features CMMD is defined in."""
 COPY_SPACES = 2
 """Copies are looked for in the first --features and, always, in the aligned pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditSettings:
-    """What an audit measures."""
-
-    features: tuple[str, ...] = ()
-    """Extractors of the Fréchet distance; the first is the one that checks are about. Default: EfficientNet-Lite0."""
-    weights: tuple[str, ...] = ()
-    """`NAME=PATH` of extractors whose weights are not installed with xraygen."""
-    download: bool = False
-    """Whether weights that are missing may be fetched from their publishers."""
-    inception_resize: InceptionResize = "clean-fid"
-    """How the extractor `inception` brings films to 299 px."""
-    beside: tuple[Path, ...] = ()
-    """More SYNTHETIC or DATASET folders to stand beside the numbers."""
-    fail_on: tuple[str, ...] = ()
-    """Checks such as `fd/floor>3`; the audit fails where one holds."""
-    count: int | None = None
-    """N of every Fréchet distance; None takes the smallest set's size."""
-    pairs: int = 500
-    """Random pairs for SSIM and MS-SSIM."""
-    seed: int = 0
-    """Seed of every choice."""
-    device: str = "auto"
-    """Where features are extracted: auto, cpu or cuda[:i]."""
-    quarantine: bool = False
-    """Whether suspects are moved out of the SYNTHETIC, once the report is written."""
-    choices: Choices = field(default_factory=Choices)
-    """What is measured beyond that: utility, the membership attack, bits per dimension."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +64,14 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
     if settings.quarantine:
         check_quarantine(synthetic)
     dataset = read_real(real)
-    check_choices(settings.choices, dataset, synthetic, _check_settings(settings))
+    check_choices(settings.choices, dataset, synthetic, check_settings(settings))
     available = _available(dataset, synthetic, count_films(synthetic), settings)
     for folder in settings.beside:
         available[str(folder)] = count_films(folder)
     return {
         "films": available,
         "count": equal_count(available, settings.count),
-        "features": [display_name(name) for name in _features(settings)],
+        "features": [display_name(name) for name in chosen_features(settings)],
         "fail_on": [parse_check(text).text for text in settings.fail_on],
     }
 
@@ -124,7 +97,7 @@ def audit(
         UsageError: If a setting is wrong.
         FolderError: If a folder is not what it should be, the sizes differ, or `out` holds something else.
     """
-    checks = _check_settings(settings)
+    checks = check_settings(settings)
     check_out(out)
     if settings.quarantine:
         check_quarantine(synthetic)
@@ -138,8 +111,8 @@ def audit(
         "synthetic": describe_synthetic(synthetic, material.synthetic),
         "settings": {
             **asdict(settings),
-            "features": [display_name(name) for name in _features(settings)],
-            "weights": [f"{name}={path.name}" for name, path in _weights(settings).items()],
+            "features": [display_name(name) for name in chosen_features(settings)],
+            "weights": [f"{name}={path.name}" for name, path in chosen_weights(settings).items()],
             "beside": [folder.name for folder in settings.beside],
             "fail_on": list(settings.fail_on),
             "count": material.count,
@@ -174,11 +147,11 @@ def _measured(
 ) -> tuple[dict[str, Any], tuple[Neighbours, ...], dict[str, NDArray[np.int64]]]:
     """All numbers, as report.json holds them, the spaces in which copies were looked for, and which films to show."""
     features: dict[str, Any] = {}
-    first, *others = _features(settings)
+    first, *others = chosen_features(settings)
     fidelity, groups, nearby, real_as = _in_first_features(first, material, settings, report)
     features[display_name(first)] = fidelity
     for name in others:
-        extractor = _extractor(name, settings, report)
+        extractor = chosen_extractor(name, settings, report)
         features[extractor.name] = _fidelity(
             extractor, material, _of_real(extractor, material, report), settings, report
         )
@@ -217,7 +190,7 @@ def _by_choice(
         settings.choices,
         material.real,
         material.synthetic,
-        lambda: _extractor(_features(settings)[0], settings, report),
+        lambda: chosen_extractor(chosen_features(settings)[0], settings, report),
         made_by=made_by,
         seed=settings.seed,
         device=settings.device,
@@ -229,7 +202,7 @@ def _in_first_features(
     name: str, material: _Material, settings: AuditSettings, report: Report
 ) -> tuple[dict[str, Any], dict[str, Any], Neighbours, NDArray[np.float64]]:
     """The measures, those of groups, the nearest training films, and how realistic each film is."""
-    extractor, films = _extractor(name, settings, report), material.synthetic
+    extractor, films = chosen_extractor(name, settings, report), material.synthetic
     real = _of_real(extractor, material, report)
     fidelity = _fidelity(extractor, material, real, settings, report)
     synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
@@ -250,48 +223,6 @@ def _of_real(extractor: FeatureExtractor, material: _Material, report: Report) -
     """Features of all films of the DATASET."""
     real = material.real
     return extract(extractor, real.images, real.info.bits, report=report, task="real films")
-
-
-def _features(settings: AuditSettings) -> tuple[str, ...]:
-    """The extractors of the distances."""
-    return tuple(dict.fromkeys(settings.features)) or extractor_names()[:1]
-
-
-def _check_settings(settings: AuditSettings) -> list[Check]:
-    """Refuse what is wrong before hours of work; the parsed checks."""
-    choose_device(settings.device)
-    if settings.inception_resize not in INCEPTION_RESIZES:
-        raise UsageError(
-            f"--inception-resize {settings.inception_resize}: expected {' or '.join(INCEPTION_RESIZES)}."
-        )
-    options = _options(settings, silent)
-    shown = [display_name(name) for name in _features(settings)]
-    if twice := {name for name in shown if shown.count(name) > 1}:
-        raise UsageError(f"--features: two are called {min(twice)} in the report; rename one of their files.")
-    for name in _features(settings):
-        check_extractor(name, options)
-    checks = [parse_check(text) for text in settings.fail_on]
-    for check in checks:
-        if check.quantity.startswith("cmmd") and _features(settings)[0] != CLIP:
-            raise UsageError(
-                f"--fail-on {check.text}: CMMD needs CLIP's features; put --features clip first."
-            )
-    return checks
-
-
-def _weights(settings: AuditSettings) -> dict[str, Path]:
-    """Weights by the extractor that takes them."""
-    return parse_weights(settings.weights, _features(settings))
-
-
-def _options(settings: AuditSettings, report: Report) -> ExtractorOptions:
-    """What the extractors are loaded with."""
-    return ExtractorOptions(_weights(settings), settings.download, settings.inception_resize, report)
-
-
-def _extractor(name: str, settings: AuditSettings, report: Report) -> FeatureExtractor:
-    """Load one of the chosen extractors."""
-    return load_extractor(name, settings.device, _options(settings, report))
 
 
 def _available(dataset: Dataset, synthetic: Path, films: int, settings: AuditSettings) -> dict[str, int]:
