@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow numerics bench films docs demo clean
+.PHONY: help setup check format test slow numerics bench films docs audit-packages demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 # torch comes first and pinned: asked for by another package alone, pip may take gigabytes of CUDA.
 $(STAMP): pyproject.toml constraints.txt
@@ -31,8 +31,8 @@ format: $(STAMP)  ## write the format that `check` wants
 
 # A process per core, one thread each; a file's tests stay together, since they share what they build.
 test: export OMP_NUM_THREADS = 1
-test: $(STAMP)  ## the tests
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+test: $(STAMP)  ## the tests, and which of them took longest
+	$(BIN)/pytest --numprocesses auto --dist loadfile --durations=25
 
 slow: $(STAMP)  ## the proofs that take minutes: kill tests, long chains
 	$(BIN)/pytest -m slow
@@ -60,6 +60,13 @@ films: $(STAMP)  ## measure the figures about real films, in an hour; the tables
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP)  ## build the documentation site into site/, strictly; open site/index.html
 	$(BIN)/mkdocs build --strict
+
+PIP_AUDIT := $(VENV)/pip-audit
+
+audit-packages: $(STAMP)  ## ask PyPI for known vulnerabilities of the required packages; needs the network
+	test -x $(PIP_AUDIT)/bin/pip-audit || ($(PYTHON) -m venv $(PIP_AUDIT) && $(PIP_AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1)
+	$(BIN)/python docs/list_packages.py --form pins > $(PIP_AUDIT)/required.txt
+	$(PIP_AUDIT)/bin/pip-audit --strict --requirement $(PIP_AUDIT)/required.txt --no-deps --disable-pip
 
 DEMO := demo
 SEEDS := 0-255

@@ -46,6 +46,12 @@ LikelihoodImages = Annotated[
 ProgressiveSamples = Annotated[
     int, typer.Option(min=0, help="Chains that are scored on their way; 0 leaves it out.")
 ]
+Paths = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Pairs of images between which the way is drawn at falling noise; 0 leaves it out."
+    ),
+]
 ReferenceImages = Annotated[
     int | None, typer.Option(min=2, help="Real images of each split to compare with, at most [all].")
 ]
@@ -109,6 +115,7 @@ def cifar10(
     ladder: Ladder = None,
     likelihood_images: LikelihoodImages = 64,
     progressive_samples: ProgressiveSamples = 5_000,
+    paths: Paths = 2,
     reference_images: ReferenceImages = None,
     compute_batch: ComputeBatch = 64,
     weights: Weights = None,
@@ -123,7 +130,7 @@ def cifar10(
 
     xraygen benchmark cifar10 --data cifar-10-batches-py --out short --steps 2000 --samples 1000 --chain-steps 100
     """
-    sizes = (steps, samples, chain_steps, _read_ladder(ladder), likelihood_images, progressive_samples)
+    sizes = (steps, samples, chain_steps, _read_ladder(ladder), likelihood_images, progressive_samples, paths)
     more = (reference_images, compute_batch, weights, tuple(changes or ()))
     _paper(SetupName.cifar10, data, out, (*sizes, *more), device, dry_run=dry_run, as_json=as_json)
 
@@ -138,6 +145,7 @@ def celebahq(
     ladder: Ladder = None,
     likelihood_images: LikelihoodImages = 64,
     progressive_samples: ProgressiveSamples = 5_000,
+    paths: Paths = 2,
     reference_images: ReferenceImages = None,
     compute_batch: ComputeBatch = 16,
     weights: Weights = None,
@@ -152,7 +160,7 @@ def celebahq(
 
     xraygen benchmark celebahq --data CelebA-HQ-img.zip --out short --steps 1000 --samples 100 --chain-steps 50
     """
-    sizes = (steps, samples, chain_steps, _read_ladder(ladder), likelihood_images, progressive_samples)
+    sizes = (steps, samples, chain_steps, _read_ladder(ladder), likelihood_images, progressive_samples, paths)
     more = (reference_images, compute_batch, weights, tuple(changes or ()))
     _paper(SetupName.celebahq, data, out, (*sizes, *more), device, dry_run=dry_run, as_json=as_json)
 

@@ -1,20 +1,25 @@
-"""Lists what `pip install xraygen` brings, with versions and licences: docs/reference/packages.md.
+"""Lists what `pip install xraygen` brings, with versions and licences.
 
     python docs/list_packages.py > docs/reference/packages.md
+    python docs/list_packages.py --form cyclonedx > docs/reference/sbom.cdx.json
+    python docs/list_packages.py --form pins        # name==version, as pip-audit reads them
 
 Walks the requirements that hold on this machine, without extras, from what is installed here. Licences are what each
 package states of itself; nobody has read its files.
 """
 
+import argparse
+import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from importlib.metadata import Distribution, distribution
-from platform import python_version
+from platform import machine, python_version
+from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 _HEAD = """# Packages that are required
 
@@ -23,11 +28,27 @@ Licences are what each package states of itself. None is under the GPL or AGPL; 
 Wheels carry libraries of others inside (imagecodecs and pillow their codecs); those licences lie in the wheels.
 With CUDA, PyTorch brings NVIDIA's libraries too, which are proprietary.
 
+The same list in a form for programs is [sbom.cdx.json](sbom.cdx.json) (CycloneDX 1.6, with who requires whom).
+`make audit-packages` asks PyPI whether a vulnerability of one of them is known; it needs the network, and fails where
+PyPI does not answer for one of them.
+
+## Platforms
+
+| platform | |
+|---|---|
+| Linux, x86-64, Python 3.11 | tested: every change passes all tests there, without a GPU |
+| Linux, aarch64; Windows; macOS, Apple silicon | none has been tried; nothing is known to forbid them |
+| macOS, Intel | not possible: there is no torch 2.13 for it |
+
+`--device auto` takes a GPU that PyTorch's CUDA knows, else the processor.
+
+## Packages
+
 | package | version | licence |
 |---|---|---|
 """
 _FOOT = """
-Printed by `python docs/list_packages.py` on {today}. A list in a standard form (CycloneDX or SPDX) is not written.
+Printed by `python docs/list_packages.py` on {today}.
 """
 
 
@@ -38,6 +59,20 @@ class Package:
     name: str
     version: str
     licence: str
+    spdx: bool = False
+    """Whether the licence is an SPDX expression."""
+    requires: frozenset[NormalizedName] = field(default=frozenset(), compare=False)
+    """Canonical names of what it requires here."""
+
+    @property
+    def public_version(self) -> str:
+        """Without a local part such as torch's `+cpu`: what PyPI and lists of vulnerabilities know."""
+        return self.version.partition("+")[0]
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        return f"pkg:pypi/{canonicalize_name(self.name)}@{self.public_version}"
 
 
 def required(root: str = "xraygen") -> list[Package]:
@@ -52,10 +87,23 @@ def required(root: str = "xraygen") -> list[Package]:
             continue
         seen.add(key)
         installed = distribution(requirement.name)
-        name = installed.metadata["Name"]
-        found[canonicalize_name(name)] = Package(name, installed.version, licence_of(installed))
-        waiting.extend(_requirements(installed, key[1]))
+        more = list(_requirements(installed, key[1]))
+        package = described(installed, more)
+        before = found.get(key[0], package)  # the same package with other extras requires more
+        found[key[0]] = replace(package, requires=package.requires | before.requires)
+        waiting.extend(more)
     return [found[name] for name in sorted(found)]
+
+
+def described(installed: Distribution, requirements: list[Requirement]) -> Package:
+    """An installed package that requires these."""
+    return Package(
+        installed.metadata["Name"],
+        installed.version,
+        licence_of(installed),
+        bool(installed.metadata.get_all("License-Expression", [])),
+        frozenset(canonicalize_name(requirement.name) for requirement in requirements),
+    )
 
 
 def licence_of(installed: Distribution) -> str:
@@ -89,6 +137,46 @@ def page(packages: list[Package]) -> str:
     return head + "\n".join(rows) + "\n" + _FOOT.format(today=date.today().isoformat())
 
 
+def cyclonedx(packages: list[Package], root: str = "xraygen") -> dict[str, Any]:
+    """The list as a bill of materials, CycloneDX 1.6."""
+    installed = distribution(root)
+    itself = described(installed, list(_requirements(installed, frozenset())))
+    refs = {canonicalize_name(package.name): package.purl for package in packages}
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tools": {"components": [{"type": "application", "name": "docs/list_packages.py"}]},
+            "component": {**_component(itself), "type": "application"},
+            "properties": [
+                {"name": "xraygen:platform", "value": f"{sys.platform} {machine()}"},
+                {"name": "xraygen:python", "value": python_version()},
+            ],
+        },
+        "components": [_component(package) for package in packages],
+        "dependencies": [
+            {"ref": package.purl, "dependsOn": sorted(refs[name] for name in package.requires)}
+            for package in (itself, *packages)
+        ],
+    }
+
+
+def _component(package: Package) -> dict[str, Any]:
+    """One package of the bill: its licence as an expression where it states one, else in its own words."""
+    stated = {"expression": package.licence} if package.spdx else {"license": {"name": package.licence}}
+    return {
+        "type": "library",
+        "bom-ref": package.purl,
+        "name": package.name,
+        "version": package.public_version,
+        "purl": package.purl,
+        "licenses": [stated],
+    }
+
+
 def _requirements(installed: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
     """What a package asks for on this machine, with these of its extras."""
     for text in installed.requires or []:
@@ -98,5 +186,19 @@ def _requirements(installed: Distribution, extras: frozenset[str]) -> Iterator[R
             yield requirement
 
 
+def main() -> None:
+    """Print the list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--form", choices=("page", "cyclonedx", "pins"), default="page")
+    packages = required()
+    match parser.parse_args().form:
+        case "page":
+            sys.stdout.write(page(packages))
+        case "cyclonedx":
+            sys.stdout.write(json.dumps(cyclonedx(packages), indent=1) + "\n")
+        case "pins":
+            sys.stdout.writelines(f"{package.name}=={package.public_version}\n" for package in packages)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(required()))
+    main()

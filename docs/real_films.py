@@ -7,7 +7,7 @@ import platform
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -60,18 +60,18 @@ def say_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None
     say()
 
 
-def say_how(command: str, seed: int | None) -> None:
-    """Command, time, machine, versions and seed, below the tables that they made."""
+def say_how(command: str, seed: int | None, packages: Sequence[str] = _PACKAGES) -> None:
+    """Command, time of this call, machine, versions and seed, below the tables that they made."""
     model = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("model name")
     ]
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     drawn = "nothing is drawn" if seed is None else f"seed {seed}"
     say(
         f"`{command}`, {(time.perf_counter() - _BEGIN) / 60:.1f} minutes on {len(model)} cores of an {model[0]}; "
-        f"{date.today().isoformat()}, {drawn}; Python {platform.python_version()}, {packages}."
+        f"{date.today().isoformat()}, {drawn}; Python {platform.python_version()}, {versions}."
     )
 
 

@@ -33,15 +33,19 @@ TINY = (
     "model.num_res_blocks=1",
     "model.attention_resolutions=[8]",
     "schedule.num_timesteps=20",
+    "train.sample_steps=2",
+    "train.log_every=1",
+)
+"""Overrides of any preset that make a network of seconds."""
+SIX_STEPS = (
+    *TINY,
     "train.batch_size=8",
     "train.max_steps=6",
     "train.save_every=2",
     "train.sample_every=100",
     "train.sample_count=2",
-    "train.sample_steps=2",
-    "train.log_every=1",
 )
-"""Overrides of cxr-64 that make a network of seconds."""
+"""The same of cxr-64, trained for six steps."""
 
 
 @pytest.fixture(scope="session")
@@ -204,16 +208,22 @@ def labelled_dataset(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Overrides of any preset that make a network of seconds."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., RunConfig]:
     """`tiny_config("train.max_steps=4")`: a network of seconds for `tiny_dataset`, with overrides."""
-    return lambda *overrides: load_config("cxr-64", [*TINY, *overrides])
+    return lambda *overrides: load_config("cxr-64", [*SIX_STEPS, *overrides])
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RUN of six steps on `tiny_dataset`; tests only read it."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    train(load_config("cxr-64", TINY), open_dataset(tiny_dataset), run, device="cpu")
+    train(load_config("cxr-64", SIX_STEPS), open_dataset(tiny_dataset), run, device="cpu")
     return run
 
 

@@ -17,6 +17,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel
@@ -263,6 +264,7 @@ def decoded(content: bytes, name: str) -> Iterator[bytes]:
         yield from decoded(base64.b64decode(encoded), name)
 
 
+@lru_cache
 def forms(words: tuple[str, ...]) -> Mapping[bytes, str]:
     """Every spelling that is looked for, in lower case."""
     found = {}
@@ -284,9 +286,8 @@ def forms(words: tuple[str, ...]) -> Mapping[bytes, str]:
 def found_in(content: bytes, name: str) -> list[str]:
     """What is planted and stands in a file."""
     looked_for = forms(WORDS)
-    return sorted(
-        {word for part in decoded(content, name) for form, word in looked_for.items() if form in part.lower()}
-    )
+    lowered = (part.lower() for part in decoded(content, name))
+    return sorted({word for part in lowered for form, word in looked_for.items() if form in part})
 
 
 def test_the_search_finds_what_is_there(told: tuple[Path, dict[str, str]]) -> None:

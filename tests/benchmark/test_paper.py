@@ -21,18 +21,6 @@ from xraygen.errors import UsageError
 from xraygen.metrics.inception import FID
 
 Cli = Callable[..., Result]
-TINY = (
-    "data.image_size=16",
-    "model.channels=32",
-    "model.channel_mult=[1,2]",
-    "model.num_res_blocks=1",
-    "model.attention_resolutions=[8]",
-    "schedule.num_timesteps=20",
-    "train.batch_size=4",
-    "train.sample_count=1",
-    "train.sample_steps=2",
-    "train.log_every=1",
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,8 +32,16 @@ def light_features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def as_options() -> list[str]:
-    return [word for change in TINY for word in ("--set", change)]
+@pytest.fixture(scope="module")
+def smaller(tiny: tuple[str, ...]) -> tuple[str, ...]:
+    """What is changed of either setup's preset."""
+    return *tiny, "train.batch_size=4", "train.sample_count=1"
+
+
+@pytest.fixture(scope="module")
+def as_options(smaller: tuple[str, ...]) -> list[str]:
+    """The same as options of the command line."""
+    return [word for change in smaller for word in ("--set", change)]
 
 
 def picture_folder(folder: Path, count: int, side: int, names: Callable[[int], str]) -> Path:
@@ -82,13 +78,13 @@ def celebahq(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(
-    cifar10: Path, tmp_path_factory: pytest.TempPathFactory, xraygen_cli: Cli
+    cifar10: Path, as_options: list[str], tmp_path_factory: pytest.TempPathFactory, xraygen_cli: Cli
 ) -> tuple[Path, dict[str, Any], list[object]]:
     """CIFAR10 at its smallest, by the command line; tests only read it."""
     out = tmp_path_factory.mktemp("benchmark") / "out"
     command = ["benchmark", "cifar10", "--data", cifar10, "--out", out, "--steps", 4, "--samples", 6]
     command += ["--chain-steps", 5, "--ladder", "2", "--likelihood-images", 2, "--progressive-samples", 4]
-    command += ["--compute-batch", 4, "--device", "cpu", "--json", *as_options()]
+    command += ["--paths", 1, "--compute-batch", 4, "--device", "cpu", "--json", *as_options]
     result = xraygen_cli(*command)
     assert result.exit_code == 0, result.output
     return out, json.loads(result.stdout), command
@@ -137,6 +133,45 @@ def test_the_last_progressive_row_is_the_set_itself(
         assert np.array_equal(last[seed], image)
 
 
+def test_the_way_between_two_images_is_the_one_that_interpolate_draws(
+    finished: tuple[Path, dict[str, Any], list[object]], tmp_path: Path, xraygen_cli: Cli
+) -> None:
+    out, result, _ = finished
+    (pair,) = result["interpolation"]["pairs"]
+    # The five steps of the chain, evenly from 20 to 1, and the images themselves.
+    assert pair["grid_timesteps"] == [20, 15, 11, 6, 1, 0]
+    dataset = open_dataset(out / "dataset")
+    assert set(pair["rows"]) <= set(dataset.indices("test").tolist())
+    ends = []
+    for row in pair["rows"]:  # as files, larger than the RUN's images: they are reduced as they were before
+        ends.append(tmp_path / f"{row}.png")
+        Image.fromarray(dataset.images[row].repeat(2, axis=0).repeat(2, axis=1)).save(ends[-1])
+    command = [
+        "interpolate",
+        out / "run",
+        *ends,
+        "--out",
+        tmp_path / "path",
+        "--mode",
+        "paper",
+        "--timestep",
+        10,
+    ]
+    command += ["--sampler", "ddim", "--steps", 5, "--grid", "--features", "pixels", "--device", "cpu"]
+    told = xraygen_cli(*command)
+    assert told.exit_code == 0, told.stderr
+    assert "film A: 32x32 px brought to 16x16 (none)" in told.stderr
+    drawn = out / "paths" / "step-00000004" / pair["folder"]
+    mine, theirs = (np.asarray(Image.open(folder / "grid.png"), int) for folder in (tmp_path / "path", drawn))
+    assert mine.shape == theirs.shape
+    assert (
+        np.abs(mine - theirs).max() <= 1
+    )  # 4 and 11 frames are computed together: a level may round otherwise
+    table = (out / "benchmark.md").read_text()
+    assert f"(paths/step-00000004/{pair['folder']}/grid.png)" in table
+    assert f"a variance of {pair['noise_variance_half_way']:.2f}" in table
+
+
 def test_the_same_command_does_nothing_again(
     finished: tuple[Path, dict[str, Any], list[object]], xraygen_cli: Cli
 ) -> None:
@@ -154,21 +189,25 @@ def test_the_same_command_does_nothing_again(
 
 
 def test_more_steps_go_on_from_there(
-    finished: tuple[Path, dict[str, Any], list[object]], cifar10: Path, tmp_path: Path
+    finished: tuple[Path, dict[str, Any], list[object]],
+    cifar10: Path,
+    smaller: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     out = Path(shutil.copytree(finished[0], tmp_path / "out"))
     settings = PaperSettings(
-        6, 6, 5, (2, 4), likelihood_images=0, progressive_samples=0, compute_batch=4, changes=TINY
+        6, 6, 5, (2, 4), likelihood_images=0, progressive_samples=0, paths=0, compute_batch=4, changes=smaller
     )
     result = benchmark_paper(CIFAR10, cifar10, out, settings, device="cpu")
     assert [entry["step"] for entry in result["ladder"]] == [2, 4, 6]
     assert result["ladder"][:2] == finished[1]["ladder"]
     assert result["likelihood"] is None
     assert result["progressive"] is None
+    assert result["interpolation"] is None
 
 
 def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
-    celebahq: Path, tmp_path: Path, xraygen_cli: Cli
+    celebahq: Path, as_options: list[str], tmp_path: Path, xraygen_cli: Cli
 ) -> None:
     result = xraygen_cli(
         *(
@@ -183,8 +222,9 @@ def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
             "--samples",
             4,
         ),
-        *("--chain-steps", 3, "--likelihood-images", 1, "--progressive-samples", 2, "--compute-batch", 2),
-        *("--device", "cpu", *as_options()),
+        *("--chain-steps", 3, "--likelihood-images", 1, "--progressive-samples", 2, "--paths", 0),
+        *("--compute-batch", 2),
+        *("--device", "cpu", *as_options),
     )
     assert result.exit_code == 0, result.output
     table = (tmp_path / "out" / "benchmark.md").read_text()
@@ -221,6 +261,7 @@ def comparable(**changes: Any) -> dict[str, Any]:
         "floor": {FID: {"images": 10_000, "distance": 2.0}},
         "likelihood": {"step": 800_000, "seconds": 1.0, "splits": {"test": measured}},
         "progressive": None,
+        "interpolation": None,
     }
     for key, value in changes.items():
         section, _, name = key.partition("__")
@@ -258,9 +299,13 @@ def test_each_difference_keeps_a_figure_out_and_is_named(
     result = comparable(**changes)
     assert [word in reason for reason in obstacles(CIFAR10, result, 800_000, of_samples=True)] == [True]
     assert any(word in why for why in obstacles(CIFAR10, result, None, of_samples=False)) == of_likelihood
-    assert any(
-        word in line for line in paper_table(CIFAR10, result).splitlines() if line.startswith("| FID, to")
-    )
+    lines = paper_table(CIFAR10, result).splitlines()
+    of_samples = [line for line in lines if line.startswith(("| FID, to", "| Inception", "| 46,800 | 9.16"))]
+    assert len(of_samples) == 4
+    assert all("not run" in line and word in line for line in of_samples)
+    of_likelihood_too = [line for line in lines if line.startswith("| NLL of the test set")]
+    assert [word in line for line in of_likelihood_too] == [of_likelihood]
+    assert any("published rate" in line for line in lines) != of_likelihood
 
 
 def test_a_run_of_other_length_is_not_the_papers_but_on_its_ladder() -> None:
@@ -328,7 +373,7 @@ def test_what_a_user_gets_wrong_is_one_sentence(
 
 
 def test_another_source_is_refused_in_the_same_folder(
-    finished: tuple[Path, dict[str, Any], list[object]], celebahq: Path
+    finished: tuple[Path, dict[str, Any], list[object]], celebahq: Path, smaller: tuple[str, ...]
 ) -> None:
     with pytest.raises(UsageError, match="another source"):
-        benchmark_paper(CIFAR10, celebahq, finished[0], PaperSettings(4, changes=TINY), device="cpu")
+        benchmark_paper(CIFAR10, celebahq, finished[0], PaperSettings(4, changes=smaller), device="cpu")

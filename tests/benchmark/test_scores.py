@@ -97,6 +97,7 @@ def test_with_weights_the_tables_have_fid_and_inception_score(
         2,
         likelihood_images=0,
         progressive_samples=0,
+        paths=0,
         weights=tmp_path / "weights.pth",
         changes=changes,
     )

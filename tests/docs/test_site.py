@@ -5,9 +5,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -92,3 +96,40 @@ def test_private_files_of_the_repository_stay_out(site: Path) -> None:
     assert {file.parts[len(site.parts) + 1] for file in (site / "source").rglob("*") if file.is_file()} == {
         "tests"
     }
+
+
+def pages_with_navigation(site: Path) -> list[Path]:
+    """All but what is copied as it is, and the page for a server's missing files."""
+    found = sorted(file for file in site.rglob("*.html") if "source" not in file.relative_to(site).parts)
+    return [file for file in found if file.name != "404.html"]
+
+
+@pytest.mark.timeout(900)
+def test_every_page_shows_its_figures_and_fits_a_screen_and_a_phone(
+    site: Path, chromium: "Browser", tmp_path: Path
+) -> None:
+    """Opened from the disk: no figure is broken, nothing is fetched from elsewhere, the console stays empty."""
+    pages = pages_with_navigation(site)
+    assert len(pages) > 30
+    wrong = []
+    for file in pages:
+        name = str(file.relative_to(site))
+        with chromium.visit(file, home=site) as visit:
+            for width in (1440, 360):
+                visit.page.set_viewport_size({"width": width, "height": 900})
+                wrong += [f"{name} at {width} px: {figure}" for figure in visit.unseen("article img")]
+                if visit.is_wider_than_the_window():
+                    wrong.append(f"{name} at {width} px is wider than its window")
+                if folder := os.environ.get("XRAYGEN_SCREENSHOTS"):
+                    visit.picture(Path(folder) / str(width) / f"{name.replace('/', '-')}.png")
+            wrong += [f"{name}: {fault}" for fault in visit.faults]
+    assert wrong == []
+
+
+def test_the_search_finds_a_page_without_a_server(site: Path, chromium: "Browser") -> None:
+    with chromium.visit(site / "index.html", home=site) as visit:
+        visit.page.fill("input.md-search__input", "quarantine")
+        visit.page.wait_for_selector(".md-search-result__link", timeout=30_000)
+        found = visit.page.eval_on_selector_all(".md-search-result__link", "links => links.map(l => l.href)")
+        assert any("audit" in link for link in found)
+        assert visit.faults == []

@@ -1,7 +1,7 @@
 """The paper's setups end to end: prepare, train, generate, score, by the functions behind every other command.
 
-OUT/ dataset/  run/  synthetic/step-*/  scores/step-*.json  likelihood/step-*/  progressive/step-*/  features/
-     benchmark.json  benchmark.md
+OUT/ dataset/  run/  synthetic/step-*/  scores/step-*.json  likelihood/step-*/  progressive/step-*/  paths/step-*/
+     features/  benchmark.json  benchmark.md
 
 Whatever is finished stays: the same command goes on where it was stopped, and one with more steps uses what is there.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from xraygen.atomic import sole_writer, write_json, write_text
 from xraygen.benchmark.paper_table import paper_table
+from xraygen.benchmark.paths import draw_paths
 from xraygen.benchmark.published import Setup
 from xraygen.benchmark.scores import Ruler, ruler
 from xraygen.benchmark.trajectory import REVERSE, trajectory
@@ -69,6 +70,7 @@ class PaperSettings:
         ladder: Steps before the last whose sets are scored too; None takes those of the published ladder.
         likelihood_images: Images of each split whose bound is measured; 0 leaves it out.
         progressive_samples: Chains whose estimate is scored by step; 0 leaves it out.
+        paths: Pairs of images between which the way is drawn; 0 leaves it out.
         reference_images: Real images of each split that sets are compared with, at most; None takes all.
         compute_batch: Images sampled together.
         weights: FID's network; None does without FID and Inception Score.
@@ -81,6 +83,7 @@ class PaperSettings:
     ladder: tuple[int, ...] | None = None
     likelihood_images: int = 64
     progressive_samples: int = 5_000
+    paths: int = 2
     reference_images: int | None = None
     compute_batch: int = 64
     weights: Path | None = None
@@ -158,6 +161,7 @@ def benchmark_paper(
             "floor": {r.extractor.label: r.floor(settings.samples, config.train.seed) for r in rulers},
             "likelihood": work.likelihood(steps[-1]),
             "progressive": work.progressive(steps[-1], rulers),
+            "interpolation": work.interpolation(steps[-1]),
         }
         write_json(out / "benchmark.json", result)
         write_text(out / "benchmark.md", paper_table(setup, result))
@@ -266,6 +270,23 @@ class _Work:
             for done, images in frames.items()
         ]
         return {"step": step, "samples": count, "seconds": time.monotonic() - began, "rows": rows}
+
+    def interpolation(self, step: int) -> dict[str, Any] | None:
+        """The ways between pairs of images, as pictures."""
+        if self.settings.paths == 0:
+            return None
+        began = time.monotonic()
+        drawn = draw_paths(
+            self.run,
+            self.dataset,
+            self.out / "paths" / f"step-{step:08d}",
+            self.settings.paths,
+            self.sampler,
+            self.config.schedule.num_timesteps,
+            self.device,
+            self.report,
+        )
+        return {"step": step, "seconds": time.monotonic() - began, **drawn}
 
     def about(self) -> dict[str, Any]:
         """On what it was run, and what keeps its figures from standing beside the published ones."""

@@ -26,6 +26,8 @@ def paper_table(setup: Setup, result: Mapping[str, Any]) -> str:
         lines += ["## Rate and distortion", "", *_rate_distortion(setup, result), ""]
     if result["progressive"]:
         lines += ["## Progressive generation", "", *_progressive(result["progressive"]), ""]
+    if result["interpolation"]:
+        lines += ["## Interpolation", "", *_interpolation(result["interpolation"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -198,6 +200,22 @@ def _progressive(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"What {found['samples']:,} chains take for their images (pred_xstart), at step {found['step']:,}; "
         f"in {_time(found['seconds'])}."
+    )
+
+
+def _interpolation(found: Mapping[str, Any]) -> Iterator[str]:
+    """The grids, and which step and images they are of."""
+    for pair in found["pairs"]:
+        rows = " and ".join(f"{row}" for row in pair["rows"])
+        grid = f"paths/step-{found['step']:08d}/{pair['folder']}/grid.png"
+        yield f"![From image to image, lambda from left to right and t from top to bottom]({grid})"
+        yield ""
+        yield f"Rows {rows} of the DATASET; half-way the noise has a variance of {pair['noise_variance_half_way']:.2f}."
+        yield ""
+    yield (
+        f"{found['split'].capitalize()} images, mixed as in the paper (`--mode {found['mode']}`: two independent "
+        f"noises cancel in part), at step {found['step']:,}; with the strips at t = {found['timestep']}, in "
+        f"{_time(found['seconds'])}."
     )
 
 

@@ -1,6 +1,8 @@
 """The two ends of a PATH: films from files or DATASET rows, prepared as the RUN's training films were.
 
-F conditions.
+A RUN of three channels takes natural images, which are reduced by area and otherwise left as they are.
+
+C channels, F conditions.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from torch import Tensor
 from xraygen.dataset.conditions import Conditions
 from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.errors import FilmError, FolderError, UsageError
+from xraygen.films.colour import read_colour, resized
 from xraygen.films.dicom import is_lateral
 from xraygen.films.transforms import PrepareSettings, prepare_film
 from xraygen.models.conditions import DROPPED
@@ -91,17 +94,30 @@ def read_end(
         raise UsageError(
             f"There is no file {film}; expected an image file or a DATASET row such as folder#17."
         )
-    settings = PrepareSettings.from_json(_prepared_as(run))
     try:
-        prepared = prepare_film(film, settings)
+        x, view, done = _natural(film, shape) if shape[0] == 3 else _film(run, film)
     except FilmError as error:
         raise FilmError(error.reason, f"{film}: {error.detail}") from None
-    x = stored_to_model(prepared.image, settings.bits)[None]  # (1, H, W)
     _check_shape(film, x, shape)
     words, condition = _told(conditions, asked, {}, side)
+    return End(x, condition, words, view, {**done, "to": list(x.shape[1:])})
+
+
+def _film(run: Path, film: str) -> tuple[Tensor, str, dict[str, Any]]:
+    """A film's file as `(1, H, W)`, its view, and what was done to it."""
+    settings = PrepareSettings.from_json(_prepared_as(run))
+    prepared = prepare_film(film, settings)
     attributes = prepared.attributes
-    done = {"rows": attributes.rows, "columns": attributes.columns, "to": list(x.shape[1:])}
-    return End(x, condition, words, attributes.view, {**done, "fit": settings.fit})
+    x = stored_to_model(prepared.image, settings.bits)[None]  # (1, H, W)
+    done = {"rows": attributes.rows, "columns": attributes.columns, "fit": settings.fit}
+    return x, attributes.view, done
+
+
+def _natural(picture: str, shape: tuple[int, int, int]) -> tuple[Tensor, str, dict[str, Any]]:
+    """A picture in colour as `(3, H, W)`, no view, and what was done to it."""
+    image = read_colour(Path(picture))
+    x = stored_to_model(resized(image, shape[1:]), 8).permute(2, 0, 1).contiguous()  # (H, W, 3) to (3, H, W)
+    return x, "", {"rows": image.shape[0], "columns": image.shape[1], "fit": "none"}
 
 
 def _from_row(
@@ -147,8 +163,11 @@ def _check_shape(film: str, x: Tensor, shape: tuple[int, int, int]) -> None:
 
 
 def _check_preparation(run: Path, dataset: Dataset) -> None:
-    """A row was prepared when it was ingested; imported RUNs do not say how it should have been."""
-    if not (run / "dataset.json").is_file():
+    """A row was prepared when it was ingested; imported RUNs do not say how it should have been.
+
+    Natural images are only made smaller, so that their shape says it all.
+    """
+    if dataset.info.channels == 3 or not (run / "dataset.json").is_file():
         return
     wanted = asdict(PrepareSettings.from_json(_prepared_as(run)))
     for name in _DECISIVE:
