@@ -103,12 +103,12 @@ def compare(test: Features, sets: dict[str, Features], areas: dict[str, str], se
 
 
 def show_guidance(out: Path, made: dict[float, Made]) -> None:
-    """The same seeds at every weight: a row each, first word left, second right."""
+    """The same seeds at every weight: two rows each, one for each word."""
     rows: list[Stored] = []
     for films in made.values():
         picked = [np.flatnonzero(films.told == word)[:SHOWN] for word in (0, 1)]
         rows.append(films.images[np.concatenate(picked)])
-    sheet = tile(np.concatenate(rows).astype(np.uint16), BITS, columns=2 * SHOWN)
+    sheet = tile(np.concatenate(rows).astype(np.uint16), BITS, columns=SHOWN)
     write_png(out / "guidance.png", sheet.repeat(2, axis=0).repeat(2, axis=1))
 
 

@@ -49,6 +49,7 @@ ELSEWHERE = {
     r"fd_low/floor>3|suspects/expected>3": "the audit of share.md under other checks; the tutorial's and tests/audit's",
     r"--to monai ": "a minute; tests/interop/test_monai_bundle.py runs it",
     r"refill\.csv|--quarantine": "suspects; tests/audit and tests/synthesis/test_refill.py make some",
+    r"^xraygen audit .*(--utility|--run) ": "minutes of classifiers; tests/audit/test_by_choice.py asks for all of it",
     r"posthoc_ema|^xraygen ema ": "snapshots of many steps; tests/training/test_ema_snapshots.py makes them",
 }
 """Commands that these tests do not run, and why."""
