@@ -93,6 +93,12 @@ def test_the_wheel_ships_presets_and_command_line_under_xraygen_alone(built: Pat
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"xraygen/configs/{preset}.yaml" for preset in PRESETS} <= names
+    model = {
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "xraygen" / "shipped").rglob("*")
+        if file.is_file()
+    }
+    assert {name for name in model if "__pycache__" not in name} <= names
     assert {"xraygen/cli/main.py", "xraygen/py.typed", "xraygen/audit/report.html.j2"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"xraygen"}
 
