@@ -1,7 +1,8 @@
 """Times ingest of large films against MONAI's own loading, side by side: `make bench`.
 
 Both sides read the same 2048 x 2048 films of 12 bits, whose window cuts off 0.5 % of the pixels at each end, and bring
-them to 256 x 256 by area means, one film at a time in one process of one thread, in turns of a few films each. A figure
+them to 256 x 256 by area means, one film at a time in one process of one thread (NumPy's BLAS too, whose second thread
+would wait busily, and count), in turns of a few films each. A figure
 is the processor time of a side over all films (the least of `--rounds` turns of each film), so that other work on the
 machine weighs little. MONAI's chain is LoadImaged(PydicomReader), EnsureChannelFirstd, Resized(area), ScaleIntensityd;
 for JPEG lossless and JPEG 2000 it needs `pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, and a row without
@@ -179,10 +180,18 @@ def means(sides: dict[str, Task], paths: list[Path], rounds: int) -> dict[str, f
     return {side: sum(least[side, path] for path in paths) / len(paths) for side in sides}
 
 
+def measure(syntax: str, paths: list[Path], rounds: int) -> dict[str, float]:
+    """The same of all sides of a syntax, in a process that does nothing else."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    return means(sides_of(syntax), paths, rounds)
+
+
 def rows(made: dict[str, list[Path]], rounds: int) -> Iterator[str]:
     """The lines of the table."""
     for syntax, paths in made.items():
-        figures = means(sides_of(syntax), paths, rounds)
+        with get_context("spawn").Pool(1) as pool:
+            figures = pool.apply(measure, (syntax, paths, rounds))
         monai = figures.pop("MONAI", None)
         for how, ours in figures.items():
             name = syntax if how == "full" else f"{syntax}, decoded at a {how}"
@@ -226,8 +235,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     with tempfile.TemporaryDirectory() as folder:
         made = films(Path(folder), arguments.count, arguments.side)
         print(  # noqa: T201 - the table is the result

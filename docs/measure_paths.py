@@ -9,13 +9,14 @@ of different patients. The tables go to stdout; FOLDER gets `modes.png`, all mod
 
 import csv
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 from real_films import parse, parser, say, say_how, say_table
 
@@ -228,6 +229,11 @@ def measure_inversion(path: Path, whole: Way, pairs: Sequence[Pair], steps: Sequ
         ("steps", "1 evaluation per step", "2 evaluations per step"),
         [(count, *(f"{errors[iterations, count]:.2f}" for iterations in (1, 2))) for count in steps],
     )
+    draw_inversion(path, steps, errors)
+
+
+def draw_inversion(path: Path, steps: Sequence[int], errors: Mapping[tuple[int, int], float]) -> None:
+    """The errors, by evaluations per step and steps, on axes of powers."""
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for iterations, colour in ((1, COLOURS["inversion"]), (2, "#5A5A5A")):
@@ -235,6 +241,9 @@ def measure_inversion(path: Path, whole: Way, pairs: Sequence[Pair], steps: Sequ
         axes.loglog(steps, values, marker=".", color=colour, label=f"{iterations} per step")
     axes.set_xticks(list(steps), list(map(str, steps)), minor=False)
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("steps of the chain")
     axes.set_ylabel("RMSE of the film, of 255")
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xraygen.audit.audit import audit, plan
 from xraygen.audit.by_choice import Choices, choice_table
+from xraygen.audit.compare import compare_reports
 from xraygen.audit.likelihood import estimated_bits
 from xraygen.audit.settings import AuditSettings
 from xraygen.config import DiffusionConfig, RunConfig, ScheduleConfig
@@ -100,6 +101,26 @@ def test_what_was_chosen_is_measured_judged_and_shown(
     lines = choice_table(result)
     assert any(line.startswith("  5 % of patients, real films ") for line in lines)
     assert any(line.startswith("  synthetic films ") for line in lines)
+
+
+def test_what_was_chosen_is_put_side_by_side(audited: tuple[Path, dict[str, Any]]) -> None:
+    out, result = audited
+    rows = {row["measure"]: row["cells"][0] for row in compare_reports([out, out])["rows"]}
+    for test in result["utility"]["tests"]:
+        mean = {(row["arm"], row["fraction"]): row for row in test["mean"]}
+        at = f"AUC of finding on {test['name']}: "
+        few = rows[f"{at}real and synthetic films together, 5 % of the patients"]
+        assert (few["value"], few["floor"]) == (mean["both", 0.05]["value"], mean["real", 0.05]["value"])
+        alone = rows[f"{at}synthetic films alone"]
+        assert (alone["value"], alone["floor"]) == (
+            mean["synthetic", None]["value"],
+            mean["real", 1]["value"],
+        )
+    assert rows["membership attack, AUC (chance is 0.5)"]["low"] == result["membership"]["low"]
+    bits = rows["bits per dimension under the RUN"]
+    assert [bits["value"], bits["floor"]] == [
+        result["bits_per_dim"]["kinds"][kind]["value"] for kind in ("synthetic", "test")
+    ]
 
 
 def test_what_was_not_chosen_has_no_lines() -> None:

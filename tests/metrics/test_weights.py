@@ -95,8 +95,21 @@ def test_a_kept_file_that_was_damaged_is_refused(published: Published) -> None:
 def test_another_file_than_the_published_one_is_refused_by_hash(name: str, tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"weights")
     options = ExtractorOptions({name: tmp_path / "other.pt"})
-    with pytest.raises(UsageError, match=r"has SHA-256 .* is another file or damaged"):
-        load_extractor(name, "cpu", options)
+    for refuse in (check_extractor, lambda name, options: load_extractor(name, "cpu", options)):
+        with pytest.raises(UsageError, match=r"has SHA-256 .* is another file or damaged"):
+            refuse(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("inception", "no such file"), ("radimagenet", "no such file"), ("clip", "missing or unreadable")],
+)
+def test_weights_that_are_not_there_are_refused_before_the_work(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision_transformers, "find_spec", lambda name: True)
+    with pytest.raises(UsageError, match=words):
+        check_extractor(name, ExtractorOptions({name: tmp_path / "none.pt"}))
 
 
 @pytest.mark.parametrize("name", ["inception", "xrv", "radimagenet"])

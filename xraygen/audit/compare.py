@@ -9,6 +9,8 @@ from typing import Any
 from xraygen.atomic import remove_leftovers, sole_writer, write_json, write_text
 from xraygen.audit.measures import MEASURES
 from xraygen.audit.render import JSON_NAME, page_templates
+from xraygen.audit.utility import REAL
+from xraygen.audit.utility_report import ARM_LABELS
 from xraygen.errors import FolderError, UsageError
 
 FORMAT_VERSION = 1
@@ -179,6 +181,30 @@ def _cells(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
                 "lower",
                 _measure(kid, kid["floor"]["value"]),
             )
+    yield from _chosen_cells(report)
+
+
+def _chosen_cells(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
+    """What was measured by choice."""
+    if report["utility"] is not None:
+        yield from _utility_cells(report["utility"])
+    if (membership := report["membership"]) is not None:
+        yield "membership attack, AUC (chance is 0.5)", "lower", _measure(membership, None)
+    if (bits := report["bits_per_dim"]) is not None:
+        kinds = bits["kinds"]
+        yield "bits per dimension under the RUN", "", _measure(kinds["synthetic"], kinds["test"]["value"])
+
+
+def _utility_cells(utility: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
+    """AUC with synthetic films, beside that of the same real films alone; without any, beside that of all real ones."""
+    for test in utility["tests"]:
+        real = {row["fraction"]: row["value"] for row in test["mean"] if row["arm"] == REAL}
+        for row in test["mean"]:
+            if row["arm"] != REAL:
+                share = max(real) if row["fraction"] is None else row["fraction"]
+                patients = "" if row["fraction"] is None else f", {100 * share:g} % of the patients"
+                name = f"AUC of {utility['label']} on {test['name']}: {ARM_LABELS[row['arm']]}{patients}"
+                yield name, "higher", _measure(row, real[share])
 
 
 def _count(value: int | None, beside: str = "") -> Cell:

@@ -28,8 +28,10 @@ _STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"
 
 
 def lacks_radimagenet(options: ExtractorOptions) -> Lack | None:
-    """What is missing."""
-    if "radimagenet" in options.weights:
+    """What is missing; raises UsageError where --weights names no file."""
+    if (given := options.weights.get("radimagenet")) is not None:
+        if not given.is_file():
+            raise UsageError(f"--weights radimagenet={given}: there is no such file.")
         return None
     return Lack(
         "RadImageNet's ResNet50.pt or DenseNet121.pt",
@@ -41,14 +43,12 @@ def radimagenet(device: torch.device, options: ExtractorOptions) -> FeatureExtra
     """The mean over positions of the last feature maps: 2,048 of ResNet-50, 1,024 of DenseNet-121.
 
     Raises:
-        UsageError: If no file is given.
+        UsageError: If no file is given, or there is none.
         FolderError: If it does not hold one of the two networks.
     """
     if (lack := lacks_radimagenet(options)) is not None:
         raise UsageError(refusal("radimagenet", lack))
     file = options.weights["radimagenet"]
-    if not file.is_file():
-        raise UsageError(f"--weights radimagenet={file}: there is no such file.")
     tensors = {_bare(name): tensor for name, tensor in read_tensors(file).items()}
     dense = any("denseblock" in name for name in tensors)
     maps = (

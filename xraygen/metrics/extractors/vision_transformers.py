@@ -88,13 +88,16 @@ FAMILIES: dict[Name, Family] = {
 
 
 def lacks_transformer(name: Name) -> Callable[[ExtractorOptions], Lack | None]:
-    """What is missing of a family: the package, or the model."""
+    """What is missing of a family: the package, or the model; raises UsageError where --weights names no such model."""
 
     def lacks(options: ExtractorOptions) -> Lack | None:
         if find_spec("transformers") is None:
             return Lack("the package transformers", "pip install 'xraygen[features]'")
         family = FAMILIES[name]
-        if name in options.weights or _kept(family) is not None:
+        if (given := options.weights.get(name)) is not None:
+            _parts(family, given)
+            return None
+        if _kept(family) is not None:
             return None
         return Lack(
             f"a folder with {_CONFIG}, {_PREPROCESSOR} and the weights of {family.repository}",
@@ -153,8 +156,12 @@ def _snapshot(family: Family, *, local_files_only: bool) -> str:
     )
 
 
-def _from_folder(family: Family, folder: Path, device: torch.device) -> FeatureExtractor:
-    """Read a model and what its pixels are made of."""
+def _parts(family: Family, folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """A model's file of weights, and what its pixels are made of.
+
+    Raises:
+        UsageError: If the folder does not hold a model of this family.
+    """
     config, preprocessor = (_read_json(family, folder / name) for name in (_CONFIG, _PREPROCESSOR))
     if config.get("model_type") not in family.kinds:
         raise UsageError(
@@ -164,6 +171,12 @@ def _from_folder(family: Family, folder: Path, device: torch.device) -> FeatureE
     file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(f"--weights {family.name}={folder}: it holds neither {' nor '.join(_WEIGHTS)}.")
+    return file, preprocessor
+
+
+def _from_folder(family: Family, folder: Path, device: torch.device) -> FeatureExtractor:
+    """Read a model and what its pixels are made of."""
+    file, preprocessor = _parts(family, folder)
     mean, deviation, side = _statistics(family, folder, preprocessor)
     network = _network(family, folder).to(device)
     dims = int(network.config.projection_dim if family.name == "clip" else network.config.hidden_size)

@@ -55,9 +55,21 @@ def kept_weights(wanted: Published) -> Path:
     return cache_folder() / "weights" / wanted.file
 
 
-def lacks_file(wanted: Published, options: ExtractorOptions) -> Lack | None:
-    """What is missing where neither --weights nor an earlier download brings the file."""
-    if wanted.extractor in options.weights or kept_weights(wanted).is_file():
+def lacks_file(wanted: Published, options: ExtractorOptions, also: Iterable[Published] = ()) -> Lack | None:
+    """What is missing where neither --weights nor an earlier download brings the file.
+
+    Args:
+        wanted: The file that --download would fetch.
+        options: --weights and --download.
+        also: Other publications that --weights may name.
+
+    Raises:
+        UsageError: If --weights names no file, or another one.
+    """
+    if (given := options.weights.get(wanted.extractor)) is not None:
+        check_published(given, (wanted, *also))
+        return None
+    if kept_weights(wanted).is_file():
         return None
     return Lack(
         f"{wanted.file} ({wanted.size / 2**20:.0f} MiB)",
@@ -78,14 +90,12 @@ def weights_file(wanted: Published, options: ExtractorOptions, also: Iterable[Pu
         UsageError: If there is no file, or its hash is another's.
         FolderError: If it cannot be fetched.
     """
-    given = options.weights.get(wanted.extractor)
-    if given is not None:
-        check_published(given, (wanted, *also))
+    lack = lacks_file(wanted, options, also)
+    if (given := options.weights.get(wanted.extractor)) is not None:
         return given
     kept = kept_weights(wanted)
-    if not kept.is_file():
-        lack = lacks_file(wanted, options)
-        if lack is not None and not options.download:
+    if lack is not None:
+        if not options.download:
             raise UsageError(refusal(wanted.extractor, lack))
         download(wanted, kept, options.report)
     check_published(kept, (wanted,))

@@ -63,7 +63,8 @@ PUBLISHED = dict(
 
 def lacks_xrv(options: ExtractorOptions) -> Lack | None:
     """What is missing."""
-    return lacks_file(next(iter(PUBLISHED.values())), options)
+    wanted, *others = PUBLISHED.values()
+    return lacks_file(wanted, options, also=others)
 
 
 def xrv(device: torch.device, options: ExtractorOptions) -> FeatureExtractor:
