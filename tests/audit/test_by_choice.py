@@ -31,14 +31,20 @@ Make = Callable[..., Path]
 FAST = AuditSettings(features=("pixels",), pairs=30, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def elsewhere(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same kind of films from another source: mirrored."""
-    folder = Path(shutil.copytree(labelled, tmp_path_factory.mktemp("elsewhere") / "other"))
-    np.save(folder / "images.npy", np.ascontiguousarray(np.load(folder / "images.npy")[:, :, ::-1]))
+def mirrored(dataset: Path, folder: Path, axis: int) -> Path:
+    """A DATASET of the same films, seen in a mirror."""
+    shutil.copytree(dataset, folder)
+    np.save(folder / "images.npy", np.flip(np.load(folder / "images.npy"), axis).copy())
     info = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps({**info, "content_sha256": content_sha256(folder)}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same kind of films from two other sources, whose folders have one name."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    return mirrored(labelled, folder / "a" / "other", 2), mirrored(labelled, folder / "b" / "other", 1)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +60,15 @@ def run(
 
 @pytest.fixture(scope="module")
 def audited(
-    labelled: Path, told: Path, elsewhere: Path, run: Path, tmp_path_factory: pytest.TempPathFactory
+    labelled: Path,
+    told: Path,
+    elsewhere: tuple[Path, Path],
+    run: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, Any]]:
     """(REPORT, result) with everything that may be chosen."""
     out = tmp_path_factory.mktemp("by-choice") / "report"
-    choices = Choices(utility="finding", also_test=(elsewhere,), repeats=2, run=run, bits_per_dim=True)
+    choices = Choices(utility="finding", also_test=elsewhere, repeats=2, run=run, bits_per_dim=True)
     checks = ("utility<-1", "membership_low>0.99")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XRAYGEN_CACHE", str(tmp_path_factory.getbasetemp() / "feature-cache"))
@@ -66,11 +76,11 @@ def audited(
 
 
 def test_what_was_chosen_is_measured_judged_and_shown(
-    audited: tuple[Path, dict[str, Any]], elsewhere: Path, run: Path
+    audited: tuple[Path, dict[str, Any]], elsewhere: tuple[Path, Path], run: Path
 ) -> None:
     out, result = audited
     utility = result["utility"]
-    assert [test["name"] for test in utility["tests"]] == ["the test split", "other"]
+    assert [test["name"] for test in utility["tests"]] == ["the test split", "other", "other-2"]
     assert [share["patients"] for share in utility["fractions"]] == [2, 4, 10, 40]
     assert utility["synthetic_films"] == 26
     assert {kind: entry["films"] for kind, entry in result["bits_per_dim"]["kinds"].items()} == {
@@ -96,7 +106,7 @@ def test_what_was_chosen_is_measured_judged_and_shown(
     assert (out / "figures" / "utility.png").exists()
     assert result["settings"]["choices"]["run"] == "run"
     for text in (page, (out / "report.json").read_text()):
-        assert str(elsewhere.parent) not in text
+        assert str(elsewhere[0].parents[1]) not in text
         assert str(run.parent) not in text
     lines = choice_table(result)
     assert any(line.startswith("  5 % of patients, real films ") for line in lines)
@@ -106,7 +116,7 @@ def test_what_was_chosen_is_measured_judged_and_shown(
 def test_what_was_chosen_is_put_side_by_side(audited: tuple[Path, dict[str, Any]]) -> None:
     out, result = audited
     rows = {row["measure"]: row["cells"][0] for row in compare_reports([out, out])["rows"]}
-    for test in result["utility"]["tests"]:
+    for test in result["utility"]["tests"]:  # two of the three are of folders with one name
         mean = {(row["arm"], row["fraction"]): row for row in test["mean"]}
         at = f"AUC of finding on {test['name']}: "
         few = rows[f"{at}real and synthetic films together, 5 % of the patients"]
@@ -121,6 +131,28 @@ def test_what_was_chosen_is_put_side_by_side(audited: tuple[Path, dict[str, Any]
     assert [bits["value"], bits["floor"]] == [
         result["bits_per_dim"]["kinds"][kind]["value"] for kind in ("synthetic", "test")
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (lambda utility: utility["classifier"].update(classifier="forest"), True),
+        (lambda utility: utility["classes"].append("TUBERCULOSIS"), True),
+        (lambda utility: utility["classifier"].update(device="cuda"), False),  # the same but for rounding
+    ],
+)
+def test_utilities_of_another_kind_are_not_compared(
+    audited: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    noted: bool,
+) -> None:
+    out, _ = audited
+    told = json.loads((out / "report.json").read_text())
+    change(told["utility"])
+    (tmp_path / "report.json").write_text(json.dumps(told))
+    notes = compare_reports([out, tmp_path])["notes"]
+    assert any("its AUC may not be compared" in note for note in notes) is noted
 
 
 def test_what_was_not_chosen_has_no_lines() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xraygen.audit.audit import audit
 from xraygen.audit.compare import as_markdown, compare_reports
+from xraygen.audit.measures import MANIFOLD
 from xraygen.audit.settings import AuditSettings
 from xraygen.errors import FolderError, UsageError
 
@@ -62,6 +63,28 @@ def test_every_cell_is_the_number_of_its_report(reports: list[Path]) -> None:
         assert rows["checks passed"][place]["text"] == f"{int(told['verdicts'][0]['passed'])} (of 1)"
     assert rows["KID-pixels-32, view = PA"][0] is None  # the first set was told nothing
     assert rows["KID-pixels-32, view = PA"][1]["value"] is not None
+
+
+def in_another_space(told: dict[str, Any]) -> None:
+    """The report has a second feature space, in which some numbers are others."""
+    named = json.dumps(told["features"]["pixels"]).replace("pixels-32", "Other")
+    told["features"]["other"] = json.loads(named)
+    for name in MANIFOLD:
+        told["features"]["other"][name]["value"] = 0.125
+
+
+def test_what_is_measured_in_two_feature_spaces_has_a_row_for_each(
+    reports: list[Path], tmp_path: Path
+) -> None:
+    both = rewritten(reports[1], tmp_path / "both", in_another_space)
+    comparison = compare_reports([reports[0], both])
+    rows = {row["measure"]: row["cells"] for row in comparison["rows"]}
+    assert len(rows) == len(comparison["rows"])
+    told = json.loads((both / "report.json").read_text())["features"]
+    for name in MANIFOLD:
+        assert rows[f"{name} in pixels-32"][1]["value"] == told["pixels"][name]["value"]
+        assert rows[f"{name} in Other"][1]["value"] == 0.125
+        assert rows[f"{name} in Other"][0] is None
 
 
 def test_reports_of_one_name_are_told_apart(reports: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """What an audit measures only where it is asked to: utility, the membership attack, bits per dimension."""
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from xraygen.errors import FolderError, UsageError
 from xraygen.films.listing import column_of
 from xraygen.metrics.features import FeatureExtractor
 from xraygen.progress import Report, silent
+
+_TEST_SPLIT = "the test split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,13 +168,13 @@ def _utility(
         rows = np.flatnonzero((dataset.manifest["split"].to_numpy() == split) & (codes >= 0))
         return Films(name, inputs[rows], codes[rows], patients[rows])
 
-    tests = [films("test", "the test split")]
-    for folder in choices.also_test:
+    tests = [films("test", _TEST_SPLIT)]
+    for folder, name in zip(choices.also_test, _test_names(choices.also_test), strict=True):
         other = open_dataset(folder)
         theirs, whose = _of_dataset(member, other)
         rows = np.flatnonzero(theirs >= 0)
-        pixels = classifier.inputs(other.images, other.info.bits, report, f"films of {folder.name}")
-        tests.append(Films(folder.name, pixels[rows], theirs[rows], whose[rows]))
+        pixels = classifier.inputs(other.images, other.info.bits, report, f"films of {name}")
+        tests.append(Films(name, pixels[rows], theirs[rows], whose[rows]))
     told = codes_of(member, synthetic.told[column_of(member.name)])
     rows = np.flatnonzero(told >= 0)
     made = classifier.inputs(synthetic.images, synthetic.bits, report, "all synthetic films")
@@ -186,6 +189,15 @@ def _utility(
         report=report,
     )
     return describe_utility(measured, member.name)
+
+
+def _test_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with a number where one of that name came before."""
+    names = [_TEST_SPLIT]
+    for folder in folders:
+        numbered = (f"{folder.name}-{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([folder.name], numbered) if name not in names))
+    return names[1:]
 
 
 def _of_dataset(member: Condition, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

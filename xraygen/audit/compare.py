@@ -171,7 +171,7 @@ def _cells(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
         for name in MEASURES:
             if name in entries:
                 entry = entries[name]
-                yield entry["name"], entry["better"], _measure(entry, entry["floor"])
+                yield _title(name, entries), entry["better"], _measure(entry, entry["floor"])
     for name, label in (("ssim", "SSIM of pairs"), ("ms_ssim", "MS-SSIM of pairs")):
         yield label, "lower", _measure(report[name], report[name]["real"])
     for member in report["groups"].get("members", ()):
@@ -182,6 +182,14 @@ def _cells(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
                 _measure(kid, kid["floor"]["value"]),
             )
     yield from _chosen_cells(report)
+
+
+def _title(name: str, entries: Mapping[str, Any]) -> str:
+    """What a measure is called where several feature spaces stand below each other."""
+    title = str(entries[name]["name"])
+    if "{space}" in MEASURES[name].name or "fd" not in entries:  # grey and spectrum distances have no space
+        return title
+    return f"{title} in {entries['fd']['name'].removeprefix(MEASURES['fd'].name.format(space=''))}"
 
 
 def _chosen_cells(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Cell]]:
@@ -237,9 +245,17 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         given = [report["features"][space]["extractor"] for report in reports if space in report["features"]]
         if any(extractor != given[0] for extractor in given):
             yield f"{space} is another extractor in some of the reports: its distances may not be compared."
+    utilities = [report["utility"] for report in reports if report["utility"] is not None]
+    if any(_learned(utility) != _learned(utilities[0]) for utility in utilities):
+        yield "Utility is of another classifier or of other words in some of the reports: its AUC may not be compared."
     if len({report["settings"]["seed"] for report in reports}) > 1:
         yield "The seeds differ, and so do the films that were chosen."
     yield (
         "Beside a number stand its 95 % interval and the same number for real films. Intervals that overlap do not "
         "show that one set is better."
     )
+
+
+def _learned(utility: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What learned, and which words; on a CPU or a GPU alike."""
+    return {key: value for key, value in utility["classifier"].items() if key != "device"}, utility["classes"]
