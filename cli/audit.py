@@ -26,7 +26,11 @@ class Classifier(StrEnum):
     convnet = "convnet"
 
 
+_OF_COMPARE = {"reports", "compare", "out", "as_json", "dry_run"}
+
+
 def audit(
+    context: typer.Context,
     reports: Annotated[
         list[Path] | None, typer.Argument(metavar="[REPORT]...", help="Of --compare: finished reports.")
     ] = None,
@@ -132,8 +136,7 @@ def audit(
     xraygen audit --compare report-a report-b --out comparison
     """
     if compare:
-        if real is not None or synthetic is not None:
-            raise UsageError("--compare is of finished reports: leave out --real and --synthetic.")
+        _check_comparison(context)
         _compare(reports or [], out, dry_run=dry_run, as_json=as_json)
         return
     if reports:
@@ -193,6 +196,22 @@ def audit(
         _tell_of_quarantine(synthetic, len(result["privacy"]["suspects"]))
     if not all(verdict["passed"] for verdict in result["verdicts"]):
         raise typer.Exit(1)
+
+
+def _check_comparison(context: typer.Context) -> None:
+    """Refuse what a comparison would ignore: a gate by --fail-on must not pass unasked."""
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name == "COMMANDLINE"
+        and parameter.name not in _OF_COMPARE
+    ]
+    if given:
+        raise UsageError(
+            "--compare is of finished reports: it takes --out, --json and --dry-run alone; leave out "
+            f"{' and '.join(given)}."
+        )
 
 
 def _tell_of_quarantine(synthetic: Path, films: int) -> None:

@@ -167,6 +167,8 @@ def test_what_was_not_chosen_has_no_lines() -> None:
         ({}, ("membership>0.6",), "membership is measured with --run RUN only"),
         ({"bits_per_dim": True}, (), "name it with --run RUN"),
         ({"also_test": (Path("x"),)}, (), "--also-test is of --utility LABEL"),
+        ({"classifier": "convnet"}, (), "--classifier is of --utility LABEL, and there is none"),
+        ({"repeats": 9}, (), "--repeats is of --utility LABEL, and there is none"),
         ({"utility": "age"}, (), "no column of words in .*; it has finding, note, view, sex"),
         ({"utility": "note"}, (), "--utility note: .*could stand for one of them"),
         ({"utility": "view"}, (), "expected two words or more, and all training films of .* are PA"),

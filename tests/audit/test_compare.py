@@ -185,7 +185,9 @@ def test_one_report_is_nothing_to_compare(reports: list[Path]) -> None:
     ("words", "exit_code", "sentence"),
     [
         (("--compare", "nowhere", "nowhere"), 1, "nowhere is no REPORT"),
-        (("--compare", "a", "b", "--real", "c"), 2, "leave out --real and --synthetic"),
+        (("--compare", "a", "b", "--real", "c"), 2, "and --dry-run alone; leave out --real."),
+        (("--compare", "a", "b", "--fail-on", "fd>0"), 2, "leave out --fail-on."),
+        (("--compare", "a", "b", "--seed", "0", "--quarantine"), 2, "leave out --quarantine and --seed."),
         (("a", "b"), 2, "put side by side by --compare"),
         (("--real", "a"), 2, "needs --real DATASET, --synthetic SYNTHETIC and --out REPORT"),
     ],

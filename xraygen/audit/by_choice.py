@@ -73,15 +73,22 @@ def check_choices(choices: Choices, dataset: Dataset, synthetic: Path, checks: l
         check_membership(choices.run, dataset)
     elif choices.bits_per_dim:
         raise UsageError("--bits-per-dim is under a network: name it with --run RUN.")
+    _check_utility(choices)
+    if choices.utility is not None:
+        _check_labels(choices, dataset, synthetic)
+
+
+def _check_utility(choices: Choices) -> None:
+    """Options of --utility, which nothing else heeds."""
     if choices.utility is None:
-        if choices.also_test:
-            raise UsageError("--also-test is of --utility LABEL, and there is none.")
+        for option in ("also_test", "classifier", "repeats"):
+            if getattr(choices, option) != getattr(Choices, option):
+                raise UsageError(f"--{option.replace('_', '-')} is of --utility LABEL, and there is none.")
         return
     if choices.classifier not in CLASSIFIERS:
         raise UsageError(f"--classifier {choices.classifier}: expected {' or '.join(CLASSIFIERS)}.")
     if choices.repeats < 2:
         raise UsageError(f"--repeats {choices.repeats}: expected 2 or more, since one seed has no spread.")
-    _check_labels(choices, dataset, synthetic)
 
 
 def measure_choices(
