@@ -22,7 +22,8 @@ from xraygen.diffusion.densities import to_grid
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.likelihood import variational_bound
 from xraygen.diffusion.schedule import NoiseSchedule
-from xraygen.errors import XraygenError
+from xraygen.errors import FolderError, XraygenError
+from xraygen.training.checkpoint import checkpoints
 from xraygen.training.loop import train
 
 Textures = Callable[..., NDArray[np.uint16]]
@@ -215,6 +216,22 @@ def test_a_word_that_no_film_was_told_and_too_few_test_patients_are_refused(
     manifest.to_csv(few / "manifest.csv", index=False)
     with pytest.raises(XraygenError, match="has no 5 patients of one word and of another"):
         plan(few, told, tmp_path / "report", settings)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_run_without_a_whole_checkpoint_is_refused_before_the_work(
+    labelled: Path, told: Path, run: Path, tmp_path: Path, named: bool
+) -> None:
+    """Also where the films name a checkpoint that is there and damaged."""
+    damaged, films = shutil.copytree(run, tmp_path / "run"), shutil.copytree(told, tmp_path / "films")
+    if named:
+        made_by = {"ema_sha256": checkpoints(damaged)[0].ema_sha256}
+        (films / "provenance.json").write_text(json.dumps({"checkpoint": made_by}))
+    for checkpoint in checkpoints(damaged)[: 1 if named else None]:
+        (checkpoint.folder / "ema.safetensors").write_bytes(b"cut off")
+    settings = replace(FAST, choices=Choices(run=damaged))
+    with pytest.raises(FolderError, match="is damaged" if named else "holds no whole checkpoint"):
+        plan(labelled, films, tmp_path / "report", settings)
 
 
 def test_bits_are_estimated_without_bias() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from xraygen.audit.verdicts import judge, known_quantities, measure, parse_check
-from xraygen.errors import FolderError, UsageError
+from xraygen.errors import UsageError
 
 DISTANCES = {"real": 20.0, "blurred": 80.0, "gaussian": 120.0, "noise": 400.0}
 
@@ -171,7 +171,33 @@ def test_every_quantity_that_is_known_can_be_read() -> None:
         assert value is None if "infinity" in quantity else value is not None
 
 
-def test_a_ratio_to_0_is_refused() -> None:
-    report = {**REPORT, "ssim": {"value": 0.5, "real": 0.0}}
-    with pytest.raises(FolderError, match="ratio to 0"):
-        measure("ssim/real", report)
+@pytest.mark.parametrize("text", ["kid/blurred>0.5", "kid_high/blurred>0.5", "kid/blurred<0.5"])
+def test_a_ratio_to_less_than_0_passes_no_check(text: str) -> None:
+    """KID has no bias, so that of blurred films may come out below 0, and 0.03 / -0.001 is below every threshold."""
+    features = {"first": {"kid": entry(0.03, 0.01, real=0.0, blurred=-0.001)}}
+    (verdict,) = judge([parse_check(text)], {**REPORT, "features": features})
+    assert (verdict["passed"], verdict["value"]) == (False, None)
+    assert "is a ratio to -0.001, so that nothing can be said, and" in verdict["sentence"]
+
+
+def test_a_ratio_to_0_passes_no_check_and_costs_no_report() -> None:
+    features = {"first": {"fd": entry(60, 10, real=0.0)}}
+    (verdict,) = judge([parse_check("fd/floor>3")], {**REPORT, "features": features})
+    assert (verdict["passed"], verdict["value"]) == (False, None)
+    assert "fd/floor is a ratio to 0 (are the real films all equal?), so that" in verdict["sentence"]
+
+
+def test_a_ratio_of_a_group_to_less_than_0_passes_no_check() -> None:
+    kid = {**entry(0.03, 0.01), "floor": {"value": 0.0}, "blurred": {"value": -0.001}}
+    groups = {"members": [{"column": "view", "word": "PA", "fd": None, "kid": kid}]}
+    (verdict,) = judge([parse_check("groups.view=PA.kid/blurred>0.5")], {**REPORT, "groups": groups})
+    assert (verdict["passed"], verdict["value"]) == (False, None)
+    assert "is a ratio to -0.001" in verdict["sentence"]
+
+
+@pytest.mark.parametrize(("suspects", "value"), [(0, 0.0), (1, None)])
+def test_a_set_whose_bound_is_0_passes_without_a_suspect_alone(suspects: int, value: float | None) -> None:
+    gate = {"expected": 0.08, "bound": 0, "copies": 0}
+    report = {**REPORT, "privacy": {"suspects": [{}] * suspects, "gate": gate}}
+    (verdict,) = judge([parse_check("suspects/bound>1")], report)
+    assert (verdict["passed"], verdict["value"]) == (suspects == 0, value)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xraygen.audit.by_choice import check_choices, measure_choices
-from xraygen.audit.describe import checkpoint_of, describe_real, describe_synthetic, summarise
+from xraygen.audit.describe import describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
 from xraygen.audit.gallery import films_to_show, named_films
 from xraygen.audit.groups import by_group
@@ -20,7 +20,7 @@ from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, pri
 from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
-from xraygen.audit.sets import ImageSet, count_films, read_real, read_set
+from xraygen.audit.sets import ImageSet, count_films, read_real, read_set, weights_that_made
 from xraygen.audit.settings import (
     CLIP,
     AuditSettings,
@@ -185,13 +185,12 @@ def _by_choice(
     synthetic: Path, material: _Material, settings: AuditSettings, report: Report
 ) -> dict[str, Any]:
     """Utility, membership and bits per dimension, None where not asked for."""
-    made_by = (checkpoint_of(synthetic) or {}).get("ema_sha256")
     return measure_choices(
         settings.choices,
         material.real,
         material.synthetic,
         lambda: chosen_extractor(chosen_features(settings)[0], settings, report),
-        made_by=made_by,
+        made_by=weights_that_made(synthetic),
         seed=settings.seed,
         device=settings.device,
         report=report,

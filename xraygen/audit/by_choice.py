@@ -13,7 +13,7 @@ from xraygen.audit.figures import png_of_figure
 from xraygen.audit.labels import codes_of, patients_of, words_of
 from xraygen.audit.likelihood import bits_table, measure_bits
 from xraygen.audit.membership import check_membership, measure_membership, membership_table
-from xraygen.audit.sets import ImageSet, read_told
+from xraygen.audit.sets import ImageSet, read_told, weights_that_made
 from xraygen.audit.utility import FEWEST_PATIENTS, Films, measure_utility
 from xraygen.audit.utility_report import describe_utility, utility_chart, utility_summary, utility_table
 from xraygen.audit.verdicts import Check
@@ -70,7 +70,7 @@ def check_choices(choices: Choices, dataset: Dataset, synthetic: Path, checks: l
             if check.quantity.startswith(name) and given is None:
                 raise UsageError(f"--fail-on {check.text!r}: {name} is measured with {option} only; add it.")
     if choices.run is not None:
-        check_membership(choices.run, dataset)
+        check_membership(choices.run, dataset, weights_that_made(synthetic))
     elif choices.bits_per_dim:
         raise UsageError("--bits-per-dim is under a network: name it with --run RUN.")
     _check_utility(choices)

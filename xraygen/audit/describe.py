@@ -1,7 +1,6 @@
 """What report.json and report.html say about what was compared, with what, and what came out."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from xraygen.atomic import sha256_of
 from xraygen.audit.by_choice import choice_summary
 from xraygen.audit.groups import group_caveats
 from xraygen.audit.measures import MEASURES, roughly
-from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet
+from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet, checkpoint_of
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
 
@@ -47,26 +46,17 @@ def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
     }
 
 
-def checkpoint_of(synthetic: Path) -> dict[str, Any] | None:
-    """Which checkpoint made the films; None for films that do not say."""
-    try:
-        return dict(json.loads((synthetic / PROVENANCE_NAME).read_text(encoding="utf-8"))["checkpoint"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def summarise(result: Mapping[str, Any]) -> list[str]:
     """The result in sentences."""
     first = next(iter(result["features"].values()))
     fd, kid = first["fd"], first["kid"]
     floor, privacy = fd["sets"]["real"], result["privacy"]
+    of_floor = measure("fd/floor", result)
     inside = {name: f"{100 * first[name]['value']:.0f} %" for name in ("precision", "recall", "coverage")}
     sentences = [
         f"{fd['name']} at N = {fd['count']}: this set is {_number(fd)} from the real test films; real films of "
         f"other patients are {_number(floor)} from them, and noise {fd['ceiling']:.4g}.",
-        f"That is {measure('fd/floor', result):.2f} times the floor{_place(fd)}."
-        if fd["floor"]
-        else "The floor is 0.",
+        "The floor is 0." if of_floor is None else f"That is {of_floor:.2f} times the floor{_place(fd)}.",
         f"{kid['name']}: {_number(kid)}; real films of other patients {_number(kid['sets']['real'])}, noise "
         f"{kid['ceiling']:.4g}.",
         f"{inside['precision']} of the synthetic films look like some real film (precision; real films "

@@ -58,12 +58,20 @@ class Attacked(NamedTuple):
     """`(N,)`."""
 
 
-def check_membership(run: Path, dataset: Dataset) -> None:
-    """Refuse before the work a RUN that was not trained on the DATASET.
+def check_membership(run: Path, dataset: Dataset, made_by: str | None = None) -> Checkpoint:
+    """Refuse before the work a RUN that was not trained on the DATASET, or has no network to attack.
+
+    Args:
+        run: RUN folder.
+        dataset: The DATASET that it was trained on.
+        made_by: As for `measure_membership`.
+
+    Returns:
+        The checkpoint to attack.
 
     Raises:
         UsageError: If it was trained on another, its size differs, or there are too few held-out patients.
-        FolderError: If it is no RUN.
+        FolderError: If it is no RUN, or its checkpoint is not whole.
     """
     config = run_config(run)
     check_fit(config, dataset)
@@ -79,6 +87,7 @@ def check_membership(run: Path, dataset: Dataset) -> None:
                 f"--run: the membership attack needs films of {fewest} patients in the {split} split, and that of "
                 f"{dataset.folder} has {patients}; ingest it with another --split."
             )
+    return checkpoint_that_made(run, made_by)
 
 
 def trained_on(run: Path) -> str | None:
@@ -116,9 +125,9 @@ def measure_membership(
 
     Raises:
         UsageError: As `check_membership`.
+        FolderError: As `check_membership`.
     """
-    check_membership(run, dataset)
-    checkpoint = checkpoint_that_made(run, made_by)
+    checkpoint = check_membership(run, dataset, made_by)
     target = choose_device(device)
     model, diffusion, config = load_run(run, target, checkpoint)
     conditions = TrainingConditions.of(config, dataset, run) if config.conditions.columns else None

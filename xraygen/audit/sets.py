@@ -1,8 +1,10 @@
 """A set of films to compare: a SYNTHETIC or a DATASET folder, read into memory at 16 bits."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,6 +104,20 @@ def read_told(folder: Path) -> pd.DataFrame:
         return _known(open_dataset(folder))
     metadata = read_metadata(folder)
     return metadata[told_columns(metadata.columns)]
+
+
+def checkpoint_of(synthetic: Path) -> dict[str, Any] | None:
+    """Which checkpoint made the films; None for films that do not say."""
+    try:
+        return dict(json.loads((synthetic / PROVENANCE_NAME).read_text(encoding="utf-8"))["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def weights_that_made(synthetic: Path) -> str | None:
+    """Hash of the averaged weights that made the films; None for films that do not say."""
+    found = (checkpoint_of(synthetic) or {}).get("ema_sha256")
+    return None if found is None else str(found)
 
 
 def read_metadata(folder: Path) -> pd.DataFrame:

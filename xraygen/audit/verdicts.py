@@ -4,9 +4,9 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from xraygen.errors import FolderError, UsageError
+from xraygen.errors import UsageError
 
 _FD = ("floor", "blurred", "gaussian", "noise")
 PARTS: dict[str, tuple[str, ...]] = {
@@ -121,10 +121,11 @@ def judge(checks: Sequence[Check], report: Mapping[str, Any]) -> list[dict[str, 
         report: The measured part of report.json.
 
     Returns:
-        Per check {check, passed, value, threshold, sentence}; `passed` is False where the check holds.
+        Per check {check, passed, value, threshold, sentence}; `passed` is False where the check holds, and where there
+        is no number.
     """
     return [
-        _verdict(check, measure(check.quantity, report) if check.group is None else _of_group(check, report))
+        _verdict(check, _terms(check.quantity, report) if check.group is None else _of_group(check, report))
         for check in checks
     ]
 
@@ -133,21 +134,34 @@ def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
     """One of `known_quantities`, from the report; measures of features are those of the first --features.
 
     Returns:
-        The number, or None where the audit refused to give it.
-
-    Raises:
-        FolderError: If it is a ratio to zero.
+        The number, or None where the audit refused to give it, or where it is a ratio to 0 or less.
     """
+    return _ratio(_terms(quantity, report))
+
+
+class _Terms(NamedTuple):
+    """A quantity before it is divided."""
+
+    value: float | None
+    """None where the audit refused to give it."""
+    divisor: float | None = 1
+    """1 where the quantity is no ratio."""
+
+
+def _terms(quantity: str, report: Mapping[str, Any]) -> _Terms:
+    """What a quantity of the whole set is made of."""
     name, _, part = quantity.partition("/")
     privacy = report["privacy"]
     if name == "duplicates":
-        return float(report["synthetic"]["duplicates"])
+        return _Terms(report["synthetic"]["duplicates"])
     if name == "near_duplicates":
-        return float(report["near_duplicates"]["surplus"])
+        return _Terms(report["near_duplicates"]["surplus"])
     if name == "suspects":
-        return _ratio(quantity, len(privacy["suspects"]), privacy["gate"][part] if part else 1)
+        suspects = len(privacy["suspects"])
+        # The bound of a small set is 0, and no suspect lies within any bound.
+        return _Terms(suspects, privacy["gate"][part] if part and suspects else 1)
     if name == "copies":
-        return None if privacy["gate"]["copies"] is None else float(privacy["gate"]["copies"])
+        return _Terms(privacy["gate"]["copies"])
     base, end = next((base, end) for base in PARTS for end in _ENDS if name == base + end)
     first = next(iter(report["features"].values()))
     entry = first[base] if base in first else report[base]
@@ -156,34 +170,32 @@ def measure(quantity: str, report: Mapping[str, Any]) -> float | None:
         divisor = (
             entry["real"] if part == "real" else entry["sets"]["real" if part == "floor" else part]["value"]
         )
-    return _ratio(quantity, entry[_ENDS[end]], divisor)
+    return _Terms(entry[_ENDS[end]], divisor)
 
 
-def _of_group(check: Check, report: Mapping[str, Any]) -> float | None:
-    """A quantity of one group; None where the audit has no such group, or no number of it."""
+def _of_group(check: Check, report: Mapping[str, Any]) -> _Terms:
+    """The same of one group; no value where the audit has no such group, or no number of it."""
     name, _, part = check.quantity.rpartition(".")[2].partition("/")
     base, end = next((base, end) for base in GROUP_PARTS for end in _ENDS if name == base + end)
     for member in report["groups"]["members"]:
         if (member["column"], member["word"]) == check.group and member[base] is not None:
-            divisor = member[base][part]["value"] if part else 1
-            return _ratio(check.quantity, member[base][_ENDS[end]], divisor)
-    return None
+            return _Terms(member[base][_ENDS[end]], member[base][part]["value"] if part else 1)
+    return _Terms(None)
 
 
-def _ratio(quantity: str, value: float | None, divisor: float | None) -> float | None:
-    """The quotient; None where either number was refused."""
-    if value is None or divisor is None:
+def _ratio(terms: _Terms) -> float | None:
+    """The quotient; None where either number was refused, or where a divisor below 0 would turn the check round."""
+    if terms.value is None or terms.divisor is None or terms.divisor <= 0:
         return None
-    if divisor == 0:
-        raise FolderError(f"{quantity} is a ratio to 0: the real films are all equal; compare with others.")
-    return float(value / divisor)
+    return float(terms.value / terms.divisor)
 
 
-def _verdict(check: Check, value: float | None) -> dict[str, Any]:
+def _verdict(check: Check, terms: _Terms) -> dict[str, Any]:
     """One line of the report; a number that is refused passes nothing."""
+    value = _ratio(terms)
     failed = value is None or check.holds(value, check.threshold)
     limit = check.text.removeprefix(check.quantity)
-    is_what = "refused, so that nothing can be said" if value is None else f"{value:.4g}"
+    is_what = _why_none(check, terms) if value is None else f"{value:.4g}"
     sentence = f"{check.quantity} is {is_what}, and the audit fails where it is {limit}."
     return {
         "check": check.text,
@@ -192,3 +204,11 @@ def _verdict(check: Check, value: float | None) -> dict[str, Any]:
         "threshold": check.threshold,
         "sentence": sentence,
     }
+
+
+def _why_none(check: Check, terms: _Terms) -> str:
+    """Why a quantity has no number."""
+    if terms.value is None or terms.divisor is None:
+        return "refused, so that nothing can be said"
+    equal = " (are the real films all equal?)" if check.quantity.endswith("/floor") else ""
+    return f"a ratio to {terms.divisor:.4g}{equal}, so that nothing can be said"
