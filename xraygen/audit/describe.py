@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xraygen.atomic import sha256_of
 from xraygen.audit.by_choice import choice_summary
 from xraygen.audit.groups import group_caveats
-from xraygen.audit.measures import MEASURES, roughly
+from xraygen.audit.measures import MEASURES, roughly, unsure
 from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet, checkpoint_of
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
@@ -111,7 +111,9 @@ def _too_few(result: Mapping[str, Any], count: int) -> Iterator[str]:
     for entry in measured(result).values():
         enough = entry["enough"]
         if entry["value"] is None:
-            yield f"{entry['name']} is not given: {entry['refused'] or 'that of the floor is refused'}."
+            yield f"{entry['name']} is not given: {entry['refused']}."
+        elif enough["gap"] is None and (reason := unsure(entry)):
+            yield f"For how many films {entry['name']} would be sure is not known: {reason}."
         elif enough["gap"] is None:
             blind.append(entry["name"])
         elif enough["count"] > count:

@@ -273,7 +273,8 @@ def enough(
 
     They do where the half-width h of this set's interval is at most half the gap g between the floor and the known bad
     set nearest to it. Widths fall as 1 / √N, so that N (2 h / g)² films would do. Where no known bad set is
-    worse than the floor, no number of films is known to do, and `count` is None.
+    worse than the floor, no number of films is known to do, and `count` is None; `unsure` tells that from a floor
+    or known bad sets that were refused.
 
     Returns:
         {half_width, gap, count}, all None where the measure was refused.
@@ -290,3 +291,12 @@ def enough(
         return {"half_width": half_width, "gap": None, "count": None}
     needed = max(1, math.ceil(count * (2 * half_width / min(worse)) ** 2))
     return {"half_width": half_width, "gap": min(worse), "count": needed}
+
+
+def unsure(entry: Mapping[str, Any]) -> str:
+    """Which sets of an entry of report.json keep the needed N from being known, in words; "" where none was refused."""
+    sets = {key: entry["sets"][key] for key in ("real", *KNOWN_BAD) if key in entry["sets"]}
+    refused = [f"“{told['label']}”" for told in sets.values() if told["value"] is None]
+    if sets["real"]["value"] is None:
+        refused = ["the floor"]
+    return f"that of {' and of '.join(refused)} is refused" if refused else ""

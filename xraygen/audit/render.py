@@ -22,7 +22,7 @@ from xraygen.audit.figures import (
     png_of_figure,
     spectrum_chart,
 )
-from xraygen.audit.measures import MEASURES, roughly
+from xraygen.audit.measures import MEASURES, roughly, unsure
 from xraygen.audit.privacy import Neighbours
 from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
@@ -127,6 +127,7 @@ def page_templates() -> Environment:
     pages.filters["embedded"] = embedded
     pages.filters["figure"] = _figure
     pages.filters["roughly"] = roughly
+    pages.filters["unsure"] = unsure
     return pages
 
 
