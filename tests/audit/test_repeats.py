@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from xraygen.atomic import sole_writer
 from xraygen.audit.audit import audit, plan
 from xraygen.audit.repeats import linked
 from xraygen.audit.settings import AuditSettings
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.listing import METADATA, read_rows
+from xraygen.progress import Progress
 
 Textures = Callable[..., NDArray[np.uint16]]
 MakeSynthetic = Callable[..., Path]
@@ -69,6 +71,30 @@ def test_links_form_groups_whatever_their_direction() -> None:
 def test_a_dataset_is_not_taken_apart(tmp_path: Path, real: Path, call: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="is a DATASET"):
         call(real, real, tmp_path / "report", FAST)
+
+
+def test_the_page_is_true_before_and_after_the_move(audited: tuple[Path, Path, dict[str, Any]]) -> None:
+    """It is written first, and whoever is killed between the two has moved nothing."""
+    _, report, _ = audited
+    page = " ".join((report / "report.html").read_text().split())
+    assert "were moved" not in page
+    assert "told to move them into the set's quarantine once this page is written" in page
+
+
+def test_a_set_that_another_process_writes_to_is_refused_before_the_work(
+    tmp_path: Path, real: Path, textures: Textures, make_synthetic: MakeSynthetic
+) -> None:
+    synthetic = make_synthetic(tmp_path / "synthetic", textures(8))
+    with sole_writer(synthetic), pytest.raises(FolderError, match="Another process is writing to"):
+        audit(real, synthetic, tmp_path / "report", FAST, report=_no_work)
+    assert not (tmp_path / "report").exists()
+    (synthetic / ".lock").unlink()
+    plan(real, synthetic, tmp_path / "report", FAST)
+    assert not (synthetic / ".lock").exists()  # a dry run writes nothing
+
+
+def _no_work(progress: Progress) -> None:
+    raise AssertionError(progress)
 
 
 @pytest.mark.parametrize("call", [plan, audit])

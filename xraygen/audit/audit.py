@@ -62,7 +62,7 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
     choose_device(settings.device)
     check_out(out)
     if settings.quarantine:
-        check_quarantine(synthetic)
+        check_quarantine(synthetic, dry_run=True)
     dataset = read_real(real)
     check_choices(settings.choices, dataset, synthetic, check_settings(settings))
     available = _available(dataset, synthetic, count_films(synthetic), settings)
