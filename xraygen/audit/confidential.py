@@ -14,7 +14,13 @@ from xraygen.dataset.store import Dataset
 FORMAT_VERSION = 1
 WARNING = "CONFIDENTIAL: this file names films of real patients. Keep it where the DATASET is kept."
 
-_PAIRS_SHOWN = 24
+FEWEST_PAIRS = 24
+"""Where there are fewer suspects, films that are none fill the page up."""
+MOST_PAIRS = 1000
+"""Nobody looks at more; the page says how many suspects it leaves out, and the JSON file names them all."""
+LARGE_PAIRS = 100
+"""The pictures of further pairs are small: a thousand large ones would be a page of 150 MB."""
+_LARGE_PX, _SMALL_PX = 256, 128
 
 
 def named_neighbours(
@@ -69,20 +75,34 @@ def _rows(space: Neighbours, file_names: Sequence[str], train_ids: Sequence[str]
 def nearest_pairs(
     films: ImageSet, real: Dataset, train: NDArray[np.int64], spaces: Sequence[Neighbours]
 ) -> list[dict[str, Any]]:
-    """The synthetic films nearest to a training film, beside it: by the first space, then what others suspect."""
+    """The suspects beside their nearest training films: of the first space, then of the others; then nearest films.
+
+    Args:
+        films: The n synthetic films.
+        real: The DATASET.
+        train: Rows of its train split.
+        spaces: Where copies were looked for.
+
+    Returns:
+        All suspects, of which MOST_PAIRS at most; filled up to FEWEST_PAIRS with the films nearest in the first space.
+    """
     chosen: dict[int, Neighbours] = {}
     for space in spaces:
-        for row in space.suspects[:_PAIRS_SHOWN].tolist():
+        for row in space.suspects.tolist():
             chosen.setdefault(row, space)
     first = spaces[0]
-    for row in np.argsort(first.distance, kind="stable")[:_PAIRS_SHOWN].tolist():
-        if len(chosen) < _PAIRS_SHOWN:
+    for row in np.argsort(first.distance, kind="stable")[:FEWEST_PAIRS].tolist():
+        if len(chosen) < FEWEST_PAIRS:
             chosen.setdefault(row, first)
-    return [_pair(films, real, train, row, space) for row, space in chosen.items()]
+    shown = list(chosen.items())[:MOST_PAIRS]
+    return [
+        _pair(films, real, train, row, space, _LARGE_PX if place < LARGE_PAIRS else _SMALL_PX)
+        for place, (row, space) in enumerate(shown)
+    ]
 
 
 def _pair(
-    films: ImageSet, real: Dataset, train: NDArray[np.int64], row: int, space: Neighbours
+    films: ImageSet, real: Dataset, train: NDArray[np.int64], row: int, space: Neighbours, side_px: int
 ) -> dict[str, Any]:
     """One synthetic film and its nearest training film."""
     train_row = int(train[space.index[row]])
@@ -94,6 +114,6 @@ def _pair(
         "limit": space.limit,
         "p_value": float(space.p_values[row]),
         "suspect": bool(space.distance[row] < space.limit),
-        "synthetic_png": film_png(films.images[row], films.bits),
-        "train_png": film_png(real.images[train_row], real.info.bits),
+        "synthetic_png": film_png(films.images[row], films.bits, side_px),
+        "train_png": film_png(real.images[train_row], real.info.bits, side_px),
     }
