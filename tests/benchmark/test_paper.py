@@ -1,8 +1,9 @@
-"""The paper's setups, whole, at a size of seconds; and what may stand beside a published figure."""
+"""The paper's setups, whole, at a size of seconds."""
 
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from click.testing import Result
 from PIL import Image
 
 from xraygen.benchmark.paper import PaperSettings, benchmark_paper, differing, planned, training_seconds
-from xraygen.benchmark.paper_table import NO_WEIGHTS, obstacles, paper_table
-from xraygen.benchmark.published import CELEBAHQ, CIFAR10
+from xraygen.benchmark.paper_table import NO_WEIGHTS
+from xraygen.benchmark.published import CIFAR10
 from xraygen.benchmark.trajectory import rows_of_chain
 from xraygen.config import load_config
 from xraygen.dataset.store import open_dataset
-from xraygen.errors import UsageError
-from xraygen.metrics.inception import FID
+from xraygen.errors import FolderError, UsageError
+from xraygen.training.checkpoint import checkpoints
 
 Cli = Callable[..., Result]
 
@@ -88,6 +89,18 @@ def finished(
     result = xraygen_cli(*command)
     assert result.exit_code == 0, result.output
     return out, json.loads(result.stdout), command
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, dict[str, Any], list[object]], tmp_path: Path) -> Path:
+    """A copy of it to go on with."""
+    return Path(shutil.copytree(finished[0], tmp_path / "out"))
+
+
+@pytest.fixture
+def scored(smaller: tuple[str, ...]) -> PaperSettings:
+    """The settings of `finished`, of its sets alone."""
+    return PaperSettings(4, 6, 5, (2,), 0, 0, 0, compute_batch=4, changes=smaller)
 
 
 def test_one_command_goes_from_pictures_to_tables(
@@ -206,6 +219,72 @@ def test_more_steps_go_on_from_there(
     assert result["interpolation"] is None
 
 
+def test_a_run_is_not_reported_under_settings_that_it_was_not_trained_with(
+    finished: tuple[Path, dict[str, Any], list[object]], copied: Path, xraygen_cli: Cli
+) -> None:
+    command = [copied if word == finished[0] else word for word in finished[2]]
+    before = (copied / "benchmark.json").read_bytes()
+    result = xraygen_cli(*command, "--set", "model.dropout=0")
+    assert result.exit_code == 2
+    assert "was started with other settings (model.dropout: 0.1 -> 0.0)" in result.stderr
+    assert (copied / "benchmark.json").read_bytes() == before
+
+
+def test_weights_that_a_run_was_started_from_are_told_though_the_command_names_none(
+    finished: tuple[Path, dict[str, Any], list[object]], copied: Path, cifar10: Path, scored: PaperSettings
+) -> None:
+    config = load_config(copied / "run" / "config.yaml", ["train.init_from='sha256:0'"])
+    (copied / "run" / "config.yaml").write_text(config.to_yaml())
+    result = benchmark_paper(CIFAR10, cifar10, copied, scored, device="cpu")
+    assert set(result["other_settings"]) - set(finished[1]["other_settings"]) == {"train.init_from=sha256:0"}
+
+
+def test_what_is_measured_at_a_step_is_of_its_checkpoint_though_training_went_on(
+    finished: tuple[Path, dict[str, Any], list[object]], copied: Path, cifar10: Path, scored: PaperSettings
+) -> None:
+    saved = copied / "run" / "checkpoints"
+    shutil.copytree(saved / "step-00000004", saved / "step-00000006")
+    parts = (
+        replace(scored, likelihood_images=2),
+        replace(scored, progressive_samples=4),
+        replace(scored, paths=1),
+    )
+    # What is there is gone on with, which another checkpoint than that of step 4 would be refused.
+    result = benchmark_paper(CIFAR10, cifar10, copied, parts[1], device="cpu")
+    assert result["progressive"]["rows"] == finished[1]["progressive"]["rows"]
+    # And without that checkpoint nothing is measured by the newest in its place.
+    shutil.rmtree(saved / "step-00000004")
+    shutil.rmtree(copied / "paths")
+    for part in parts:
+        with pytest.raises(FolderError, match="no checkpoint of step 4"):
+            benchmark_paper(CIFAR10, cifar10, copied, part, device="cpu")
+
+
+def test_a_set_is_scored_again_though_its_checkpoint_is_gone(
+    finished: tuple[Path, dict[str, Any], list[object]], copied: Path, cifar10: Path, scored: PaperSettings
+) -> None:
+    assert 2 not in {checkpoint.step for checkpoint in checkpoints(copied / "run")}
+    few = benchmark_paper(CIFAR10, cifar10, copied, replace(scored, reference_images=3), device="cpu")
+    assert few["ladder"][0]["scores"] != finished[1]["ladder"][0]["scores"]
+    all_again = benchmark_paper(CIFAR10, cifar10, copied, scored, device="cpu")
+    assert all_again["ladder"][0]["scores"] == finished[1]["ladder"][0]["scores"]
+
+
+@pytest.mark.parametrize("why", ["more images", "another chain", "a damaged image"])
+def test_a_set_without_its_checkpoint_that_is_not_whole_is_refused_with_what_to_do(
+    copied: Path, cifar10: Path, scored: PaperSettings, why: str
+) -> None:
+    settings = {
+        "more images": replace(scored, samples=7),
+        "another chain": replace(scored, chain_steps=4),
+        "a damaged image": replace(scored, reference_images=3),
+    }[why]
+    if why == "a damaged image":
+        (copied / "synthetic" / "step-00000002" / "images" / "3.png").write_bytes(b"cut short")
+    with pytest.raises(FolderError, match=r"no longer holds the checkpoint of step 2.*--ladder none"):
+        benchmark_paper(CIFAR10, cifar10, copied, settings, device="cpu")
+
+
 def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
     celebahq: Path, as_options: list[str], tmp_path: Path, xraygen_cli: Cli
 ) -> None:
@@ -233,90 +312,6 @@ def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
     assert "| 56,000 | 19.7 | not run: 2 steps were run" in table
     assert "no such images" in table
     assert open_dataset(tmp_path / "out" / "dataset").info.settings["resized"] == 10
-
-
-def comparable(**changes: Any) -> dict[str, Any]:
-    """The result of a run that is the paper's in everything, with FID's network."""
-    sums = {
-        "images": 64,
-        **{part: {"mean": 1.0, "standard_error": 0.1} for part in ("L_T", "L_between", "L_0")},
-    }
-    sums["bits_per_dim"] = {"mean": 3.7412, "standard_error": 0.0212}
-    curve = [{"reverse_steps": 1000, "rate": 1.7, "rmse": 0.95}]
-    entry = {"samples": 50_000, "training_seconds": 7200.0, "generated": {"images": 50_000, "seconds": 90.0}}
-    scores = {"train": 3.2149, "test": 5.3, "inception_score": {"mean": 9.4321, "deviation": 0.1234}}
-    measured = {"every_timestep": sums, "rate_distortion": curve}
-    result: dict[str, Any] = {
-        "data": {"source": "cifar-10", "original": True, "images": {"train": 50_000, "test": 10_000}},
-        "settings": {
-            **{"steps": 800_000, "samples": 50_000, "chain_steps": 1000, "timesteps": 1000},
-            "sampler": "ddpm",
-            **{"reference_images": None, "fid_weights": True},
-        },
-        "other_settings": [],
-        "machine": "gpu",
-        "environment": {"xraygen": "0", "cpu_count": 1},
-        "finished": "now",
-        "ladder": [{**entry, "step": step, "scores": {FID: scores}} for step in (46_800, 800_000)],
-        "floor": {FID: {"images": 10_000, "distance": 2.0}},
-        "likelihood": {"step": 800_000, "seconds": 1.0, "splits": {"test": measured}},
-        "progressive": None,
-        "interpolation": None,
-    }
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        if name:
-            result[section] = {**result[section], name: value}
-        else:
-            result[section] = value
-    return result
-
-
-def test_a_run_that_is_the_papers_stands_beside_it() -> None:
-    table = paper_table(CIFAR10, comparable())
-    assert "| FID, to the training set | 3.17 | 3.21 |" in table
-    assert "| Inception Score | 9.46 ± 0.11 | 9.43 ± 0.12 |" in table
-    assert "| NLL of the test set, bits/dim | ≤ 3.75 | ≤ 3.741 ± 0.021 (n = 64) |" in table
-    assert "| 46,800 | 9.16 | 3.21 |" in table
-    assert "| 93,600 | 5.78 | not run: 800,000 steps were run |" in table
-    assert "| 1000 | 1.70000 | 0.95000 | 1.77581 | 0.95136 |" in table
-
-
-@pytest.mark.parametrize(
-    ("changes", "word", "of_likelihood"),
-    [
-        ({"data__original": False}, "not the published files", True),
-        ({"other_settings": ["model.dropout=0.0"]}, "model.dropout=0.0", True),
-        ({"settings__sampler": "ddim"}, "ddim over 1000 of 1000 timesteps", False),
-        ({"settings__samples": 5_000}, "5,000 of 50,000 samples", False),
-        ({"settings__reference_images": 10}, "compared with 10 real images", False),
-        ({"settings__fid_weights": False}, NO_WEIGHTS, False),
-    ],
-)
-def test_each_difference_keeps_a_figure_out_and_is_named(
-    changes: dict[str, Any], word: str, of_likelihood: bool
-) -> None:
-    result = comparable(**changes)
-    assert [word in reason for reason in obstacles(CIFAR10, result, 800_000, of_samples=True)] == [True]
-    assert any(word in why for why in obstacles(CIFAR10, result, None, of_samples=False)) == of_likelihood
-    lines = paper_table(CIFAR10, result).splitlines()
-    of_samples = [line for line in lines if line.startswith(("| FID, to", "| Inception", "| 46,800 | 9.16"))]
-    assert len(of_samples) == 4
-    assert all("not run" in line and word in line for line in of_samples)
-    of_likelihood_too = [line for line in lines if line.startswith("| NLL of the test set")]
-    assert [word in line for line in of_likelihood_too] == [of_likelihood]
-    assert any("published rate" in line for line in lines) != of_likelihood
-
-
-def test_a_run_of_other_length_is_not_the_papers_but_on_its_ladder() -> None:
-    result = comparable()
-    assert obstacles(CIFAR10, result, 46_800, of_samples=True) == ["46,800 of 800,000 steps"]
-    assert obstacles(CIFAR10, result, None, of_samples=True) == []
-
-
-def test_images_that_no_hash_tells_never_stand_beside_published_ones() -> None:
-    assert not CELEBAHQ.has_original
-    assert "cannot be told" in obstacles(CELEBAHQ, comparable(data__original=False), None, of_samples=True)[0]
 
 
 def test_only_settings_that_change_what_is_trained_count_as_others() -> None:

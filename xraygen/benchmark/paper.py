@@ -14,28 +14,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xraygen.atomic import sole_writer, write_json, write_text
 from xraygen.benchmark.paper_table import paper_table
 from xraygen.benchmark.paths import draw_paths
 from xraygen.benchmark.published import Setup
 from xraygen.benchmark.scores import Ruler, ruler
+from xraygen.benchmark.sets import finish_set, read_set
 from xraygen.benchmark.trajectory import REVERSE, trajectory
 from xraygen.config import RunConfig, load_config
 from xraygen.dataset.natural import prepare_natural
 from xraygen.dataset.store import Dataset, Split
 from xraygen.devices import choose_device, environment, machine
 from xraygen.errors import UsageError
-from xraygen.films.colour import read_colour
 from xraygen.metrics.features import load_extractor
 from xraygen.metrics.inception import inception_extractor
 from xraygen.progress import Report, silent
-from xraygen.synthesis.generate import generate
 from xraygen.synthesis.likelihood import LikelihoodSettings, measure_likelihood
 from xraygen.synthesis.sampling import SamplerSettings
-from xraygen.training.checkpoint import checkpoints, chosen_checkpoint
+from xraygen.training.checkpoint import checkpoints, run_config
+from xraygen.training.folder import check_settings
 from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 
@@ -131,7 +128,7 @@ def benchmark_paper(
 
     Raises:
         UsageError: If the images, the weights or the settings do not fit, or `out` was made from others.
-        FolderError: If `out` is being written to, or holds something else.
+        FolderError: If `out` is being written to, holds something else, or has no checkpoint any more that is needed.
     """
     config, steps = planned(setup, settings)
     target = choose_device(device)
@@ -197,6 +194,7 @@ class _Work:
         """Train until this step, unless training is there or beyond."""
         found = checkpoints(self.run)
         if found and found[-1].step >= step:
+            check_settings(self.config, self.run)  # which `train` does where it goes on
             return
         section = self.config.train.model_copy(update={"max_steps": step})
         config = self.config.model_copy(update={"train": section})
@@ -211,20 +209,11 @@ class _Work:
             if known["asked"] == asked:
                 return known
         folder = self.out / "synthetic" / f"step-{step:08d}"
-        checkpoint = chosen_checkpoint(self.run, step)
-        seeds = range(self.settings.samples)
         began = time.monotonic()
-        summary = generate(
-            self.run,
-            folder,
-            seeds,
-            self.sampler,
-            checkpoint=checkpoint,
-            device=self.device,
-            report=self.report,
-        )
+        count = self.settings.samples
+        made = finish_set(self.run, step, folder, count, self.sampler, self.device, self.report)
         generated = time.monotonic() - began
-        images = _read_set(folder, self.settings.samples)
+        images = read_set(folder, count)
         scores = {one.extractor.label: one.scores(images, f"features of step {step}") for one in rulers}
         entry = {
             "asked": asked,
@@ -232,7 +221,7 @@ class _Work:
             "samples": self.settings.samples,
             "scores": scores,
             "training_seconds": training_seconds(self.run, step, self.config.train.batch_size),
-            "generated": {"images": summary.made, "seconds": generated},
+            "generated": {"images": made, "seconds": generated},
         }
         write_json(file, entry)
         return entry
@@ -248,7 +237,14 @@ class _Work:
         folder = self.out / "likelihood" / f"step-{step:08d}"
         began = time.monotonic()
         found = measure_likelihood(
-            self.run, self.out / "dataset", folder, splits, asked, device=self.device, report=self.report
+            self.run,
+            self.out / "dataset",
+            folder,
+            splits,
+            asked,
+            checkpoint=step,
+            device=self.device,
+            report=self.report,
         )
         return {"step": step, "seconds": time.monotonic() - began, "splits": found["splits"]}
 
@@ -259,7 +255,7 @@ class _Work:
             return None
         began = time.monotonic()
         folder = self.out / "progressive" / f"step-{step:08d}"
-        frames = trajectory(self.run, folder, count, self.sampler, self.device, self.report)
+        frames = trajectory(self.run, step, folder, count, self.sampler, self.device, self.report)
         rows = [
             {
                 REVERSE: done,
@@ -278,6 +274,7 @@ class _Work:
         began = time.monotonic()
         drawn = draw_paths(
             self.run,
+            step,
             self.dataset,
             self.out / "paths" / f"step-{step:08d}",
             self.settings.paths,
@@ -310,7 +307,7 @@ class _Work:
                 "likelihood_images": self.settings.likelihood_images,
                 "fid_weights": self.settings.weights is not None,
             },
-            "other_settings": differing(self.config, load_config(self.setup.preset)),
+            "other_settings": differing(run_config(self.run), load_config(self.setup.preset)),
         }
 
     def _asked(self, rulers: list[Ruler]) -> dict[str, Any]:
@@ -343,12 +340,3 @@ def training_seconds(run: Path, step: int, batch_size: int) -> float:
             total += (entry["step"] - before) * batch_size / entry["images_per_second"]
             before = entry["step"]
     return total
-
-
-def _read_set(folder: Path, count: int) -> NDArray[np.uint8]:
-    """The images of seeds 0 ... count - 1, uint8 `[N, H, W, 3]`: quantised, where the paper's FID took floats."""
-    first = read_colour(folder / "images" / "0.png")
-    images = np.empty((count, *first.shape), np.uint8)
-    for seed in range(count):
-        images[seed] = read_colour(folder / "images" / f"{seed}.png")
-    return images

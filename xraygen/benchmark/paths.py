@@ -11,6 +11,7 @@ from xraygen.seeds import numpy_generator
 from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.path_folder import PathOutputs
 from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.training.checkpoint import Choice
 
 _FRAMES = 11
 """Both reconstructions, and lambda from 0.1 to 0.9."""
@@ -18,6 +19,7 @@ _FRAMES = 11
 
 def draw_paths(
     run: Path,
+    checkpoint: Choice,
     dataset: Dataset,
     folder: Path,
     pairs: int,
@@ -29,7 +31,8 @@ def draw_paths(
     """Draw the way between pairs of images in the paper's mode, from t = T / 2 and as a grid; what is there is read.
 
     Args:
-        run: RUN in colour; its newest checkpoint.
+        run: RUN in colour.
+        checkpoint: Which checkpoint of it.
         dataset: Its DATASET; pairs are of its test images, or of its training images where it has no others.
         folder: Where a PATH of each pair is kept, with grid.png.
         pairs: How many.
@@ -58,6 +61,7 @@ def draw_paths(
                 settings,
                 sampler,
                 outputs=PathOutputs(grid=True),
+                checkpoint=checkpoint,
                 device=device,
                 report=report,
             )

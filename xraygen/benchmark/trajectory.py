@@ -12,7 +12,7 @@ from xraygen.progress import Progress, Report
 from xraygen.synthesis.chains import Chains, progressive_frames
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sampling_diffusion
-from xraygen.training.checkpoint import load_run, newest_checkpoint
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run
 
 REVERSE = "reverse_steps"
 _ROWS = 10
@@ -25,12 +25,19 @@ def rows_of_chain(steps: int) -> dict[int, int]:
 
 
 def trajectory(
-    run: Path, folder: Path, count: int, sampler: SamplerSettings, device: str, report: Report
+    run: Path,
+    checkpoint: Choice,
+    folder: Path,
+    count: int,
+    sampler: SamplerSettings,
+    device: str,
+    report: Report,
 ) -> dict[int, NDArray[np.uint8]]:
     """Estimates of `count` chains after each tenth of their steps; what a killed call finished is read.
 
     Args:
-        run: RUN in colour; its newest checkpoint.
+        run: RUN in colour.
+        checkpoint: Which checkpoint of it.
         folder: Where finished batches of chains are kept.
         count: Chains: those of seeds 0 ... count - 1.
         sampler: How they run.
@@ -41,14 +48,15 @@ def trajectory(
         Reverse steps done, to images uint8 `[count, H, W, 3]`.
     """
     target = choose_device(device)
-    model, diffusion, config = load_run(run, target)
+    chosen = chosen_checkpoint(run, checkpoint)
+    model, diffusion, config = load_run(run, target, chosen)
     chain = sampling_diffusion(diffusion, sampler)
     rows = rows_of_chain(len(chain.schedule.timesteps))
     chains = Chains(model, chain, config.data.shape, sampler, target)
     batch = sampler.compute_batch
     told = {**asdict(sampler), "rows": list(rows)}
     with sole_writer(folder):
-        origin = agreed_provenance(folder, provenance(run, newest_checkpoint(run), told, target))
+        origin = agreed_provenance(folder, provenance(run, chosen, told, target))
         write_json(folder / "provenance.json", origin)
         remove_leftovers(folder)
         parts = []

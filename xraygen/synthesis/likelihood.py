@@ -31,7 +31,7 @@ from xraygen.synthesis.likelihood_terms import (
 )
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.training.batches import as_model_input
-from xraygen.training.checkpoint import load_run, newest_checkpoint
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config
 
 _STRIP_FILMS, _STRIP_COLUMNS = 4, 10
 _PRIOR_FILMS = 256
@@ -64,6 +64,7 @@ def measure_likelihood(
     splits: Sequence[Split] = ("test",),
     settings: LikelihoodSettings | None = None,
     *,
+    checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def measure_likelihood(
         out: LIKELIHOOD folder.
         splits: Splits to measure.
         settings: What is measured.
+        checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many evaluations of the network are done.
 
@@ -87,10 +89,13 @@ def measure_likelihood(
     Raises:
         UsageError: If the DATASET does not fit the RUN, its films have several depths and none was chosen, or `out`
             was made otherwise.
+        FolderError: If the RUN has no such checkpoint.
     """
     settings = settings or LikelihoodSettings()
     target = choose_device(device)
-    model, diffusion, config = load_run(run, target)
+    run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
+    chosen = chosen_checkpoint(run, checkpoint)
+    model, diffusion, config = load_run(run, target, chosen)
     dataset = open_dataset(data)
     shape = tuple(as_model_input(dataset, np.zeros(1, np.int64)).shape[1:])
     if shape != config.data.shape:
@@ -104,7 +109,7 @@ def measure_likelihood(
         "dataset_sha256": dataset.info.content_sha256,
     }
     with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
+        origin = agreed_provenance(out, provenance(run, chosen, told, target))
         write_json(out / "provenance.json", origin)
         (out / "terms").mkdir(exist_ok=True)
         remove_leftovers(out / "terms")

@@ -75,12 +75,21 @@ def prepare_folder(
         )
     if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != origin:
         raise UsageError(f"{run} was trained on another DATASET than {dataset.folder}; choose another --out.")
+    check_settings(config, run)
+    agree_conditions(config, dataset, run)
+
+
+def check_settings(config: RunConfig, run: Path) -> None:
+    """The RUN was started with this configuration, but for what may change when it goes on.
+
+    Raises:
+        UsageError: If it was not; it names the settings.
+    """
     differences = _differences(run_config(run).model_dump(), config.model_dump())
     if differences:
         raise UsageError(
             f"{run} was started with other settings ({'; '.join(differences)}); repeat them or choose another --out."
         )
-    agree_conditions(config, dataset, run)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
