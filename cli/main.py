@@ -43,6 +43,22 @@ class _OneSentence(typer.core.TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             console.say(f"xraygen: {where}{error.strerror or error}.")
             sys.exit(1)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            console.say(
+                "xraygen: out of memory: lower --compute-batch, --batch-size or train.micro_batch_size, whichever the "
+                "command has."
+            )
+            sys.exit(1)
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether Python, NumPy or torch found no memory; torch is not imported to tell, since only it raises its error."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+        return True
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 app = typer.Typer(

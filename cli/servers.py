@@ -8,6 +8,8 @@ import typer
 
 from xraygen.errors import UsageError
 
+from . import options
+
 if TYPE_CHECKING:
     from xraygen.films.pacs import Server
 
@@ -58,7 +60,7 @@ def read_server(
 
 def _read_token(file: Path | None) -> str:
     """From the file, or from the environment; never from the command line, which others can see."""
-    text = os.environ.get(TOKEN_VARIABLE, "") if file is None else file.read_text(encoding="utf-8")
+    text = os.environ.get(TOKEN_VARIABLE, "") if file is None else options.read_text(file)
     if len(text.strip().splitlines()) > 1 or not text.isascii():
         raise UsageError(f"{file or TOKEN_VARIABLE}: expected one line of ASCII.")
     return text.strip()

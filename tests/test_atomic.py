@@ -91,6 +91,16 @@ def test_a_new_file_replaces_the_old_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["result"]
 
 
+@pytest.mark.parametrize("path", [".", "..", "/", "folder"])
+def test_a_folder_is_no_name_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FolderError, match="is a folder; expected the name of a file"):
+        write_text(Path(path), "text")
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == []
+
+
 def test_a_folder_appears_whole_and_only_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "new" / "step-1"
     with atomic_folder(path) as aside:

@@ -32,7 +32,13 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; it becomes `path` when the block ends well, and is removed when it does not."""
+    """Yield a name to write to; it becomes `path` when the block ends well, and is removed when it does not.
+
+    Raises:
+        FolderError: If `path` is a folder.
+    """
+    if path.is_dir():
+        raise FolderError(f"{path} is a folder; expected the name of a file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:

@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import Result
 
 from xraygen.films.writers import write_png
@@ -108,6 +110,62 @@ def test_a_gpu_that_is_not_there(xraygen_cli: Cli, tiny_run: Path, tmp_path: Pat
     command = ("generate", tiny_run, "--out", tmp_path / "out", "--seeds", "0", "--device")
     one_sentence(xraygen_cli(*command, "cuda:97"), 2, "--device cuda:97")
     one_sentence(xraygen_cli(*command, "gpu"), 2, "expected auto, cpu or cuda[:i]")
+
+
+def test_a_plan_that_is_to_be_written_as_a_folder(
+    xraygen_cli: Cli, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = xraygen_cli("plan", tiny_dataset, "--balance", "finding", "--out", ".")
+    one_sentence(result, 1, ". is a folder")
+
+
+def no_memory_for_a_tensor() -> None:
+    """On a processor torch has no error of its own for it."""
+    torch.empty(2**50, dtype=torch.uint8)
+
+
+def no_memory_for_an_array() -> None:
+    np.empty(2**50, np.uint8)
+
+
+def no_memory_on_a_gpu() -> None:
+    """As the caching allocator of CUDA says it."""
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+    )
+
+
+@pytest.mark.parametrize("asks", [no_memory_for_a_tensor, no_memory_for_an_array, no_memory_on_a_gpu])
+def test_too_little_memory_is_one_sentence_that_says_what_to_lower(
+    xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch, asks: Callable[[], None]
+) -> None:
+    monkeypatch.setattr("xraygen.presets.preset_names", asks)
+    one_sentence(xraygen_cli("config"), 1, "out of memory", "--compute-batch", "train.micro_batch_size")
+
+
+def test_torch_is_not_imported_to_tell_that_memory_ran_out(
+    xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("xraygen.presets.preset_names", ask)
+    monkeypatch.delitem(sys.modules, "torch")
+    one_sentence(xraygen_cli("config"), 1, "out of memory")
+    assert "torch" not in sys.modules
+
+
+def test_another_error_in_the_code_keeps_its_traceback(
+    xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("xraygen.presets.preset_names", fail)
+    result = xraygen_cli("config")
+    assert isinstance(result.exception, RuntimeError)
+    assert "out of memory" not in result.stderr
 
 
 @pytest.mark.slow

@@ -224,6 +224,29 @@ def test_a_token_is_in_no_repr_and_goes_over_https_alone(monkeypatch: pytest.Mon
         WebServer("http://pacs.example/dicom-web", "s3cret")
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"s3cret \xff", "cannot be read; expected a text file in UTF-8"),
+        (b"s3cret\ns3cret", "expected one line of ASCII"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_token_file_that_holds_none_is_one_sentence_without_it(
+    synthetic: Path, tmp_path: Path, xraygen_cli: Cli, content: bytes | None, sentence: str
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    words = ("--dicomweb", "https://pacs.example", "--token-file", file, "--acknowledge-patient-data")
+    result = xraygen_cli("send", synthetic, *words)
+    assert result.exit_code == 2
+    assert f"xraygen: {file}" in result.stderr
+    assert sentence in result.stderr
+    assert "s3cret" not in result.output
+    assert not (synthetic / "sent").exists()
+
+
 def test_a_dry_run_says_how_many_and_asks_for_permission_too(synthetic: Path, xraygen_cli: Cli) -> None:
     words = ("send", synthetic, "--to", "pacs.example:104", "--aet", "ARCHIVE", "--dry-run")
     assert "--acknowledge-patient-data" in xraygen_cli(*words).stderr
