@@ -88,6 +88,7 @@ def speed(
     xraygen benchmark speed --quick --json
     """
     if dry_run:
+        console.emit({"rounds": rounds, "quick": quick}, as_json=as_json)
         console.say(f"Would time train steps and films of xraygen, diffusers and MONAI in {rounds} rounds.")
         return
     import torch
@@ -186,7 +187,10 @@ def _paper(
             f"Would make a DATASET of {data} in {out}, train `{setup.preset}` for {scored[-1]:,} steps, and generate "
             f"and score {asked.samples:,} images at {', '.join(f'{step:,}' for step in scored)}."
         )
-        typer.echo(config.to_yaml(), nl=False)
+        going = {"folder": str(out), "steps": scored, "samples": asked.samples}
+        console.emit({**going, "config": config.model_dump(mode="json")}, as_json=as_json)
+        if not as_json:
+            typer.echo(config.to_yaml(), nl=False)
         return
     with console.progress() as report:
         result = benchmark_paper(setup, data, out, asked, device=device, report=report)

@@ -29,6 +29,7 @@ def ema(
     xraygen ema run --sigma-rel 0.07 --out run-007
     """
     if dry_run:
+        console.emit({"run": str(out), "source": str(run), "step": step}, as_json=as_json)
         console.say(
             f"Would make the RUN {out} of the snapshots of {run}, with an average of width {sigma_rel}."
         )

@@ -21,6 +21,7 @@ def import_(
     xraygen import exported --out again --json
     """
     if dry_run:
+        console.emit({"run": str(out), "source": str(source)}, as_json=as_json)
         console.say(f"Would make the RUN {out} of the network and the scheduler in {source}.")
         return
     from xraygen.interop.diffusers import import_diffusers

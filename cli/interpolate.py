@@ -104,6 +104,8 @@ def interpolate(
     t = _TIMESTEP if timestep is None else timestep
     said = options.read_conditions(condition_a or []), options.read_conditions(condition_b or [])
     if dry_run:
+        going = {"path": str(out), "frames": frames + 2 * beyond, "mode": mode.value}
+        console.emit(going, as_json=as_json)
         noise = f"t = {t}" if log_snr is None else f"log-SNR {log_snr:g} at 64 px"
         console.say(
             f"Would write {frames + 2 * beyond} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."

@@ -46,6 +46,7 @@ def likelihood(
     folder = out or run / "likelihood"
     splits: list[Literal["train", "validation", "test"]] = [part.value for part in split or [Part.test]]
     if dry_run:
+        console.emit({"likelihood": str(folder), "count": count, "splits": splits}, as_json=as_json)
         console.say(
             f"Would measure {count} films of {', '.join(splits)} of {data} under {run} into {folder}."
         )

@@ -34,6 +34,7 @@ def phantom(
     xraygen phantom films --count 1000 --size 128 --format png --seed 7
     """
     if dry_run:
+        console.emit({"phantoms": str(out), "count": count, "size": size, "seed": seed}, as_json=as_json)
         console.say(
             f"Would write {count} phantoms of {size} px as {file_format} with seed {seed} into {out}."
         )

@@ -1,0 +1,51 @@
+"""`--dry-run --json`: what would be done, for a program to read, and nothing done."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
+
+
+@pytest.mark.parametrize(
+    ("command", "going"),
+    [
+        (("phantom", "films"), {"phantoms": "films", "count": 64, "size": 512, "seed": 0}),
+        (
+            ("interpolate", "run", "a.png", "b.png", "--out", "path", "--beyond", 2),
+            {"path": "path", "frames": 15, "mode": "shared-noise"},
+        ),
+        (
+            ("likelihood", "run", "--data", "dataset", "--split", "train"),
+            {"likelihood": "run/likelihood", "count": 64, "splits": ["train"]},
+        ),
+        (
+            ("ema", "run", "--sigma-rel", 0.07, "--out", "again"),
+            {"run": "again", "source": "run", "step": None},
+        ),
+        (("import", "weights", "--out", "run"), {"run": "run", "source": "weights"}),
+        (("benchmark", "speed", "--quick"), {"rounds": 9, "quick": True}),
+        (("benchmark", "cifar10", *PAPER), {"folder": "out", "steps": [20, 50], "samples": 50_000}),
+        (("benchmark", "celebahq", *PAPER), {"folder": "out", "steps": [20, 50], "samples": 50_000}),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, tuple) else "",
+)
+def test_a_dry_run_tells_a_program_too(
+    command: tuple[object, ...],
+    going: dict[str, Any],
+    xraygen_cli: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = xraygen_cli(*command, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert going.items() <= told.items()
+    assert ("config" in told) == ("--data" in command and command[0] == "benchmark")
+    assert result.stderr.startswith("Would ")
+    assert list(tmp_path.iterdir()) == []
