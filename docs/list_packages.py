@@ -37,7 +37,8 @@ PyPI does not answer for one of them.
 | platform | |
 |---|---|
 | Linux, x86-64, Python 3.11 | tested: every change passes all tests there, without a GPU |
-| Linux, aarch64; Windows; macOS, Apple silicon | none has been tried; nothing is known to forbid them |
+| Linux, aarch64; macOS, Apple silicon | neither has been tried; nothing is known to forbid them |
+| Windows | not possible: xraygen locks its folders by `fcntl`, which Windows has not |
 | macOS, Intel | not possible: there is no torch 2.13 for it |
 
 `--device auto` takes a GPU that PyTorch's CUDA knows, else the processor.

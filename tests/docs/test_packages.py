@@ -54,6 +54,14 @@ def test_the_page_lists_the_packages_that_are_required(packages: list[Any]) -> N
     assert listed == {package.name for package in packages}
 
 
+def test_the_platforms_on_the_page_are_those_of_the_script(lister: ModuleType) -> None:
+    def platforms(text: str) -> str:
+        return text.partition("## Platforms\n")[2].partition("## Packages\n")[0]
+
+    page = (ROOT / "docs" / "reference" / "packages.md").read_text(encoding="utf-8")
+    assert platforms(page) == platforms(lister.page([])) != ""
+
+
 @pytest.fixture
 def bill() -> str:
     """The bill of materials that the pages link to."""

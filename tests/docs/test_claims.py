@@ -1,0 +1,56 @@
+"""What the pages say that xraygen lacks, it lacks; and what they say runs, is not known not to run."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xraygen.metrics.extractors.registry import extractor_names
+from xraygen.presets import shipped_models
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def ours(row: str) -> str:
+    """What the comparison with other libraries says of xraygen."""
+    for line in (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"| {row} |"):
+            return line.split(" | ")[1]
+    raise AssertionError(row)
+
+
+def test_a_library_that_ships_a_model_is_not_said_to_have_none() -> None:
+    assert (ours("pretrained models") == "**no**") == (not shipped_models())
+    for model in shipped_models():
+        assert f"{model}.md" in ours("pretrained models")
+
+
+def test_a_library_that_takes_fids_network_is_not_said_to_have_no_fid() -> None:
+    assert (ours("FID with Inception-v3") == "**no**") == ("inception" not in extractor_names())
+
+
+def statements(text: str) -> Iterator[str]:
+    """Rows of tables, and sentences of the rest."""
+    lines = text.splitlines()
+    yield from (line for line in lines if line.startswith("|"))
+    yield from re.split(r"(?<=[.:?!])\s+", "\n".join(line for line in lines if not line.startswith("|")))
+
+
+def imports_fcntl(path: Path) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return any(
+        isinstance(node, ast.Import) and "fcntl" in {name.name for name in node.names}
+        for node in ast.walk(tree)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_hopes_for_windows_while_files_are_locked_as_unix_does(page: Path) -> None:
+    """Python has no module fcntl on Windows: importing xraygen fails there."""
+    if not any(imports_fcntl(path) for path in (ROOT / "xraygen").rglob("*.py")):
+        return
+    for statement in statements(page.read_text(encoding="utf-8")):
+        assert not ("Windows" in statement and re.search("known to forbid|been tried", statement)), statement
