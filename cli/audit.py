@@ -129,7 +129,7 @@ def audit(
 
     xraygen audit --real dataset --synthetic synthetic --out report
 
-    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'suspects/expected>3' --quarantine
+    xraygen audit --real dataset --synthetic synthetic --out report --fail-on 'copies>0' --quarantine
 
     xraygen audit --real dataset --synthetic synthetic --out report --utility finding --run run
 
@@ -234,6 +234,7 @@ def _compare(reports: list[Path], out: Path | None, *, dry_run: bool, as_json: b
         check_comparison_out(out)
     comparison = compare_reports(reports)
     if dry_run:
+        console.emit({"reports": [str(report) for report in reports]}, as_json=as_json)
         console.say(f"Would put {len(reports)} reports side by side{'' if out is None else f' in {out}'}.")
         return
     console.emit(comparison, as_json=as_json)

@@ -13,7 +13,7 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 @pytest.mark.timeout(900)
 def test_the_commands_lead_from_an_empty_folder_to_a_report(followed: Path) -> None:
     verdicts = json.loads((followed / "report" / "report.json").read_text())["verdicts"]
-    assert [verdict["check"] for verdict in verdicts] == ["suspects/expected>3"]
+    assert [verdict["check"] for verdict in verdicts] == ["suspects/bound>1"]
     for named in (
         "dataset/overview-accepted.png",
         "dataset/flags.csv",
