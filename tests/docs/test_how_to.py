@@ -46,7 +46,7 @@ ELSEWHERE = {
     r"mimic/|chest_xray|covid-19|/media/cdrom": "a collection or a disc; tests/dataset reads their layouts",
     r"--weights |--download": "weights to bring; tests/metrics gives the networks random ones",
     r"^xraygen import |--to diffusers ": "weights of 128 channels; tests/interop exchanges them",
-    r"fd_low/floor>3|copies>0 --fail-on suspects/bound>1": "share.md's audit under other checks; the tutorial's and tests/audit's",
+    r"fd_low/floor>3|copies>0 --fail-on suspects/bound>1": "share.md's audit, other checks; the tutorial's",
     r"--to monai ": "a minute; tests/interop/test_monai_bundle.py runs it",
     r"refill\.csv|--quarantine": "suspects; tests/audit and tests/synthesis/test_refill.py make some",
     r"^xraygen audit .*(--utility|--run) ": "minutes of classifiers; tests/audit/test_by_choice.py asks for all of it",
