@@ -82,31 +82,36 @@ def export_bundle(run: Path, out: Path, choice: Choice = "newest") -> BundleSumm
         write_json(aside / _ALPHAS, loaded.diffusion.schedule.alphas_cumprod.tolist())
         write_json(aside / "configs" / "metadata.json", _metadata(loaded, members))
         write_json(aside / "configs" / "inference.json", _inference(loaded, len(members)))
-        write_text(aside / "docs" / "README.md", _readme(members, checkpoint.ema_sha256))
+        write_text(aside / "docs" / "README.md", _readme(loaded, members, checkpoint.ema_sha256))
     return BundleSummary(out, parameters, checkpoint.step)
 
 
 def _program(loaded: LoadedRun, conditions: int) -> torch.export.ExportedProgram:
-    """The denoiser as a program for any number of films."""
+    """The denoiser as a program for any number of films, without the paths of the machine that traced it."""
     channels, height, width = loaded.config.data.shape
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
     context = torch.full((2, conditions), DROPPED) if conditions else None
     shapes = {"x": {0: batch}, "timesteps": None, "context": {0: batch} if conditions else None}
-    return torch.export.export(
+    program = torch.export.export(
         _Denoiser(loaded.model, loaded.diffusion),
         (torch.zeros(2, channels, height, width),),
         {"timesteps": torch.zeros(1), "context": context},
         dynamic_shapes=shapes,
     )
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
 
 
 def _inference(loaded: LoadedRun, conditions: int) -> dict[str, Any]:
     """The chain, in MONAI's configuration language."""
     channels, height, width = loaded.config.data.shape
-    timesteps = loaded.config.schedule.num_timesteps
     return {
         "imports": [
             "$import json",
+            "$import sys",
             "$import numpy",
             "$import torch",
             "$from pathlib import Path",
@@ -118,36 +123,52 @@ def _inference(loaded: LoadedRun, conditions: int) -> dict[str, Any]:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "first_seed": 0,
         "count": 4,
-        "steps": min(STEPS, timesteps),
         "told": f"$[float('inf')] * {conditions}",
         "seeds": "$range(@first_seed, @first_seed + @count)",
         "program": f"$torch.export.load(@bundle_root + '/{_PROGRAM}')",
         "network": "$move_to_device_pass(@program, @device).module()",
-        "scheduler": {
-            "_target_": "DDIMScheduler",
-            "num_train_timesteps": timesteps,
-            "prediction_type": "sample",
-            "clip_sample": False,
-        },
-        "stride": f"${timesteps} // @steps",
+        **_chain(loaded.config.schedule.num_timesteps),
         "inferer": {"_target_": "DiffusionInferer", "scheduler": "@scheduler"},
         "noise": "$torch.stack([torch.randn("
         f"({channels}, {height}, {width}), generator=torch.Generator().manual_seed(seed)) for seed in @seeds])",
         "context": "$torch.tensor([@told] * @count).to(@device)" if conditions else None,
         "initialize": [
             f"$setattr(@scheduler, 'alphas_cumprod', torch.tensor(json.loads(Path(@bundle_root + '/{_ALPHAS}')"
-            ".read_text()), device=@device))",
-            "$@scheduler.set_timesteps(@steps)",
-            # MONAI spreads timesteps over the whole range, and steps by T // N: the two agree from the last one down.
-            f"$setattr(@scheduler, 'timesteps', {timesteps - 1} - torch.arange(@steps) * @stride)",
+            ".read_text()), device=@device)[@kept])",
             "$Path(@output_dir).mkdir(parents=True, exist_ok=True)",
         ],
-        "films": "$@inferer.sample(@noise.to(@device), @network, conditioning=@context, verbose=False)",
+        "films": "$@inferer.sample(@noise.to(@device), @denoiser, conditioning=@context, verbose=False)",
         "stored": "$((@films[:, 0].clamp(-1, 1) + 1) / 2 * 65535).round().cpu().numpy().astype(numpy.uint16)",
         "run": [
             "$[Image.fromarray(film).save(Path(@output_dir, str(seed) + '.png'))"
             " for seed, film in zip(@seeds, @stored)]"
         ],
+    }
+
+
+def _chain(timesteps: int) -> dict[str, Any]:
+    """The timesteps that are kept, and a scheduler that steps from each to the next.
+
+    MONAI's spreads its timesteps over the whole range, and steps by T // N, which leaves noise where N does not divide
+    T. So it counts those that are kept, N - 1 to 0, over a table of their noise levels; the network is told which they
+    are.
+
+    Source:
+        "trailing" of Lin et al. 2024, table 2: equal steps from the noisiest timestep, the last one down to x_0.
+    """
+    return {
+        "steps": min(STEPS, timesteps),
+        "kept": f"$(torch.arange(1, @steps + 1, device=@device) * {timesteps} / @steps).round().long() - 1"
+        f" if @steps in range(1, {timesteps + 1})"
+        f" else sys.exit('--steps ' + str(@steps) + ': expected 1 to {timesteps}.')",
+        "denoiser": "$lambda x, timesteps, context:"
+        " @network(x, timesteps=@kept[timesteps.long()].float(), context=context)",
+        "scheduler": {
+            "_target_": "DDIMScheduler",
+            "num_train_timesteps": "$len(@kept)",
+            "prediction_type": "sample",
+            "clip_sample": False,
+        },
     }
 
 
@@ -210,18 +231,18 @@ It needs MONAI, PyTorch, Pillow and fire, and not xraygen:
 
     python -m monai.bundle run --config_file configs/inference.json --count 8 --first_seed 0
 
-`output/<seed>.png` holds 16-bit films, black air. `--steps 20` is quicker. {told}
+`output/<seed>.png` holds 16-bit films, black air. `--steps 20` is quicker (1 to {timesteps}). {told}
 The films are not those that `xraygen generate` makes of the same seeds: the noise is drawn otherwise.
 
-MONAI's DDIMScheduler spreads its timesteps by (T - 1) / (N - 1) and steps by T // N. The configuration sets them so
-that both agree.
+MONAI's DDIMScheduler spreads its timesteps by (T - 1) / (N - 1) and steps by T // N. The configuration has it count the
+N timesteps that are kept over a table of their noise levels, so that both agree and the last step ends without noise.
 
 It was trained on films of patients and can repeat them: what a set of its films reveals is what an audit of it
 says, and no more.
 """
 
 
-def _readme(members: tuple[Condition, ...], sha256: str) -> str:
+def _readme(loaded: LoadedRun, members: tuple[Condition, ...], sha256: str) -> str:
     """How to run it."""
     told = ""
     if members:
@@ -231,4 +252,5 @@ def _readme(members: tuple[Condition, ...], sha256: str) -> str:
             f"`--told '[{example}]'` says what the films shall show, one number per condition ({said});\n"
             "by default nothing."
         )
-    return _README.format(version=__version__, sha256=sha256, told=told)
+    timesteps = loaded.config.schedule.num_timesteps
+    return _README.format(version=__version__, sha256=sha256, timesteps=timesteps, told=told)
