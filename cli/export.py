@@ -9,7 +9,7 @@ import typer
 from . import console, options, servers
 
 if TYPE_CHECKING:
-    from xraygen.training.checkpoint import Choice
+    from xraygen.training.checkpoint import Checkpoint
 
 
 class Target(StrEnum):
@@ -66,27 +66,27 @@ def export(
     from xraygen.synthesis.permission import check_weights
 
     choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
-    check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
+    chosen = check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
     if to is Target.release:
-        _release(run, out, choice, card, as_json=as_json)
+        _release(run, out, chosen, card, as_json=as_json)
         return
     if to is Target.monai:
-        _bundle(run, out, choice, as_json=as_json)
+        _bundle(run, out, chosen, as_json=as_json)
         return
     from xraygen.interop.diffusers import export_diffusers
 
-    summary = export_diffusers(run, out, weights=weights.value)
+    summary = export_diffusers(run, out, weights=weights.value, choice=chosen)
     result = {"folder": str(out), "parameters": summary.parameters, "step": summary.step}
     console.emit(result, as_json=as_json)
     console.say(f"{out}: {summary.parameters:,} parameters of step {summary.step}, for {to}.")
 
 
-def _release(run: Path, out: Path, choice: "Choice", card: Path | None, *, as_json: bool) -> None:
+def _release(run: Path, out: Path, chosen: "Checkpoint", card: Path | None, *, as_json: bool) -> None:
     """Write a RUN to pass on."""
     from xraygen.training.release import release
 
     text = options.read_text(card) if card is not None else ""
-    made = release(run, out, choice, text)
+    made = release(run, out, chosen, text)
     result = {"folder": str(out), "parameters": made.parameters, "step": made.step, "bytes": made.bytes}
     console.emit(result, as_json=as_json)
     console.say(
@@ -95,11 +95,11 @@ def _release(run: Path, out: Path, choice: "Choice", card: Path | None, *, as_js
     )
 
 
-def _bundle(run: Path, out: Path, choice: "Choice", *, as_json: bool) -> None:
+def _bundle(run: Path, out: Path, chosen: "Checkpoint", *, as_json: bool) -> None:
     """Write a MONAI bundle."""
     from xraygen.interop.monai_bundle import export_bundle
 
-    made = export_bundle(run, out, choice)
+    made = export_bundle(run, out, chosen)
     result = {"folder": str(out), "parameters": made.parameters, "step": made.step}
     console.emit(result, as_json=as_json)
     console.say(

@@ -1,26 +1,41 @@
 """Nothing leaves without a passing audit of the very same films, or a person's word."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import Result
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import XraygenError
 from xraygen.synthesis.permission import permission
+from xraygen.synthesis.provenance import differences, provenance
+from xraygen.training.checkpoint import chosen_checkpoint
 
 PASSED = {"check": "suspects/expected>3", "passed": True}
 
 
 def report_on(
-    synthetic: Path, folder: Path, verdicts: list[dict[str, Any]], checkpoint: dict[str, Any] | None = None
+    synthetic: Path,
+    folder: Path,
+    verdicts: list[dict[str, Any]],
+    checkpoint: dict[str, Any] | None = None,
+    dataset: str | None = None,
 ) -> Path:
+    """A REPORT; `dataset` None for the one that the set's RUN was trained on."""
+    origin = json.loads((synthetic / "provenance.json").read_text())
+    real = {"content_sha256": dataset or origin["dataset_sha256"]}
     files = {"metadata.csv": sha256_of(synthetic / "metadata.csv")}
     folder.mkdir()
-    told = {"verdicts": verdicts, "synthetic": {"files_sha256": files, "checkpoint": checkpoint}}
+    told = {
+        "verdicts": verdicts,
+        "real": real,
+        "synthetic": {"files_sha256": files, "checkpoint": checkpoint},
+    }
     (folder / "report.json").write_text(json.dumps(told))
     return folder
 
@@ -68,6 +83,32 @@ def test_an_audit_of_other_films_is_refused(synthetic: Path, tmp_path: Path) -> 
         permission(synthetic, report, acknowledged=False)
 
 
+def test_an_audit_that_looked_for_copies_in_another_dataset_is_refused(
+    tiny_dataset: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    path = synthetic / "provenance.json"
+    origin = json.loads(path.read_text())
+    assert (
+        origin["dataset_sha256"] == json.loads((tiny_dataset / "dataset.json").read_text())["content_sha256"]
+    )
+    report = report_on(synthetic, tmp_path / "report", [PASSED], dataset="00")
+    with pytest.raises(XraygenError, match="another DATASET"):
+        permission(synthetic, report, acknowledged=False)
+    del origin["dataset_sha256"]  # as in a set that was made before
+    path.write_text(json.dumps(origin))
+    assert permission(synthetic, report, acknowledged=False).startswith("audit ")
+
+
+def test_the_dataset_is_no_part_of_what_a_set_is_named_after(tiny_run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (other / "dataset.json").write_text("{}")
+    checkpoint = chosen_checkpoint(tiny_run)
+    known, unknown = (provenance(run, checkpoint, {}, torch.device("cpu")) for run in (tiny_run, other))
+    assert known["dataset_sha256"] != unknown["dataset_sha256"] is None
+    assert known["id"] == unknown["id"]
+    assert differences(known, unknown) == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdicts": 3}', '{"verdicts": [], "synthetic": null}'])
 def test_a_damaged_report_is_one_sentence(synthetic: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
@@ -78,12 +119,15 @@ def test_a_damaged_report_is_one_sentence(synthetic: Path, tmp_path: Path, text:
 def test_weights_need_an_audit_of_films_that_they_made_or_a_persons_word(
     tiny_run: Path, synthetic: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
 ) -> None:
-    provenance = json.loads((synthetic / "provenance.json").read_text())
-    own = report_on(synthetic, tmp_path / "own", [PASSED], provenance["checkpoint"])
+    made_by = json.loads((synthetic / "provenance.json").read_text())["checkpoint"]
+    own = report_on(synthetic, tmp_path / "own", [PASSED], made_by)
+    elsewhere = report_on(synthetic, tmp_path / "elsewhere", [PASSED], made_by, dataset="00")
     other = report_on(synthetic, tmp_path / "other", [PASSED], {"ema_sha256": "00"})
     words = ("export", tiny_run, "--to", "release", "--checkpoint", "newest", "--out", tmp_path / "release")
     assert "--acknowledge-patient-data" in xraygen_cli(*words).stderr
     assert "not of films that these weights" in xraygen_cli(*words, "--audit", other).stderr
-    assert "not of films" in xraygen_cli(*words, "--audit", own, "--weights", "model").stderr
+    last_step = ("export", tiny_run, "--to", "diffusers", "--weights", "model", "--out", tmp_path / "release")
+    assert "not of films" in xraygen_cli(*last_step, "--audit", own).stderr
+    assert "another DATASET" in xraygen_cli(*words, "--audit", elsewhere).stderr
     assert not (tmp_path / "release").exists()
     assert xraygen_cli(*words, "--audit", own).exit_code == 0

@@ -5,7 +5,6 @@ noised to the same levels, each film with noise of its own that is always the sa
 film where its loss is small. N films, S noise levels, C channels, H and W in pixels.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,14 @@ from xraygen.metrics.roc import Area, area_interval, clustered_error, influence
 from xraygen.progress import Progress, Report, silent
 from xraygen.seeds import torch_generator
 from xraygen.training.batches import as_model_input
-from xraygen.training.checkpoint import Checkpoint, checkpoints, chosen_checkpoint, load_run, run_config
+from xraygen.training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    chosen_checkpoint,
+    load_run,
+    run_config,
+    trained_on,
+)
 from xraygen.training.conditions import TrainingConditions
 from xraygen.training.folder import check_fit
 
@@ -88,14 +94,6 @@ def check_membership(run: Path, dataset: Dataset, made_by: str | None = None) ->
                 f"{dataset.folder} has {patients}; ingest it with another --split."
             )
     return checkpoint_that_made(run, made_by)
-
-
-def trained_on(run: Path) -> str | None:
-    """Content hash of the DATASET that a RUN names; None where it names none (imported, or released)."""
-    try:
-        return str(json.loads((run / "dataset.json").read_text(encoding="utf-8"))["content_sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def measure_membership(

@@ -28,7 +28,15 @@ from xraygen.interop.settings import (
 )
 from xraygen.models.augmentation import AUGMENTATION_WEIGHTS
 from xraygen.models.unet import UNet
-from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint, run_config, save_checkpoint
+from xraygen.training.checkpoint import (
+    EMA,
+    MODEL,
+    Checkpoint,
+    Choice,
+    chosen_checkpoint,
+    run_config,
+    save_checkpoint,
+)
 
 UNET = ("unet/config.json", "config.json")
 SCHEDULER = ("scheduler/scheduler_config.json", "scheduler_config.json")
@@ -92,13 +100,20 @@ def import_diffusers(source: Path, run: Path) -> ImportSummary:
     return ImportSummary(run, _parameters(network), files[2])
 
 
-def export_diffusers(run: Path, out: Path, *, weights: Literal["ema", "model"] = "ema") -> ExportSummary:
+def export_diffusers(
+    run: Path,
+    out: Path,
+    *,
+    weights: Literal["ema", "model"] = "ema",
+    choice: Choice | Checkpoint = "newest",
+) -> ExportSummary:
     """Write a RUN as a folder that `DDPMPipeline.from_pretrained` runs.
 
     Args:
         run: RUN folder with a checkpoint.
         out: Folder to write, which must not exist yet.
         weights: The averaged weights, or those of the last step.
+        choice: Which checkpoint, or what `chosen_checkpoint` returned.
 
     Of a network that was told augmentations, what it is for films to which nothing was done: their layer is left out.
 
@@ -111,7 +126,7 @@ def export_diffusers(run: Path, out: Path, *, weights: Literal["ema", "model"] =
     """
     config = run_config(run)
     unet, scheduler = unet_settings(config), scheduler_settings(config)
-    checkpoint = newest_checkpoint(run)
+    checkpoint = chosen_checkpoint(run, choice)
     network = _without_weights(config.model.model_copy(update={"hears_augmentation": False}))
     theirs = diffusers_names(network)
     path = checkpoint.folder / (EMA if weights == "ema" else MODEL)

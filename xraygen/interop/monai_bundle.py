@@ -23,7 +23,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.models.conditions import DROPPED
 from xraygen.models.unet import UNet
-from xraygen.training.checkpoint import Choice, LoadedRun, chosen_checkpoint, load_run
+from xraygen.training.checkpoint import Checkpoint, Choice, LoadedRun, chosen_checkpoint, load_run
 from xraygen.training.conditions import read_conditions
 
 STEPS = 50
@@ -54,13 +54,13 @@ class _Denoiser(nn.Module):
         return self.diffusion.denoise(lambda x_t, at: self.model(x_t, at, context), x, t)
 
 
-def export_bundle(run: Path, out: Path, choice: Choice = "newest") -> BundleSummary:
+def export_bundle(run: Path, out: Path, choice: Choice | Checkpoint = "newest") -> BundleSummary:
     """Write a RUN as a MONAI bundle.
 
     Args:
         run: RUN folder.
         out: Folder to write, which must not exist yet.
-        choice: Which checkpoint; its averaged weights are taken.
+        choice: Which checkpoint, or what `chosen_checkpoint` returned; its averaged weights are taken.
 
     Returns:
         The folder, its number of parameters and the step of the checkpoint.

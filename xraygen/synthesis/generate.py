@@ -186,8 +186,7 @@ def _prepare(
 ) -> _Work:
     """Load what the films are made with; nothing is written."""
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = chosen_checkpoint(run, checkpoint)
+    checkpoint = chosen_checkpoint(run, checkpoint)
     network, diffusion, config = load_run(run, device, checkpoint)
     conditions = read_conditions(run, config)
     chain = sampling_diffusion(diffusion, settings)

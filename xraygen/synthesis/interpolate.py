@@ -1,6 +1,5 @@
 """RUN and two films -> PATH: the way from one film to the other."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from xraygen.synthesis.path_frames import MODES, Mode, Way, counter, lambdas
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, sampling_diffusion
 from xraygen.synthesis.timesteps import checked_timestep, nearest_step, timestep_of_log_snr
-from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, trained_on
 from xraygen.training.conditions import CONDITIONS, read_conditions
 
 
@@ -186,11 +185,7 @@ def _ends(
 def _training_data(run: Path, data: Path) -> Dataset:
     """The DATASET, if it is the RUN's; RUNs that were imported do not say which that is."""
     dataset = open_dataset(data)
-    try:
-        known = json.loads((run / "dataset.json").read_text(encoding="utf-8"))["content_sha256"]
-    except (OSError, ValueError, KeyError):
-        return dataset
-    if known != dataset.info.content_sha256:
+    if trained_on(run) not in (None, dataset.info.content_sha256):
         raise UsageError(
             f"--data {data}: this RUN was trained on another DATASET (their content hashes differ), and the nearest "
             "film of one that it has not seen says nothing; give its own, or leave out --data."

@@ -6,7 +6,8 @@ from typing import Any
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import FolderError, UsageError, XraygenError
-from xraygen.training.checkpoint import Choice, chosen_checkpoint
+from xraygen.synthesis.provenance import read_provenance
+from xraygen.training.checkpoint import Checkpoint, Choice, chosen_checkpoint, run_config, trained_on
 
 METADATA_NAME = "metadata.csv"
 _ABOUT_COPIES = ("suspects", "copies")
@@ -25,7 +26,8 @@ def permission(synthetic: Path, audit: Path | None, *, acknowledged: bool) -> st
 
     Raises:
         UsageError: If there is neither.
-        FolderError: If the report cannot be read, or is of other films.
+        FolderError: If the report cannot be read, is of other films, or compares them with another DATASET than that of
+            their RUN.
         XraygenError: If a verdict of the report is no, or none asks about copies of patients.
     """
     if audit is None:
@@ -38,11 +40,17 @@ def permission(synthetic: Path, audit: Path | None, *, acknowledged: bool) -> st
     file = _file_of(audit)
     report = _read(file)
     _check_same_films(synthetic, file, report)
+    # sets of an older xraygen do not say what their RUN was trained on
+    _check_same_data(
+        f"the RUN of {synthetic}", read_provenance(synthetic).get("dataset_sha256"), file, report
+    )
     _check_verdicts(file, report)
     return f"audit {sha256_of(file)}"
 
 
-def check_weights(run: Path, choice: Choice, weights: str, audit: Path | None, *, acknowledged: bool) -> None:
+def check_weights(
+    run: Path, choice: Choice, weights: str, audit: Path | None, *, acknowledged: bool
+) -> Checkpoint:
     """Let a RUN's weights be given away, or raise.
 
     Args:
@@ -52,24 +60,32 @@ def check_weights(run: Path, choice: Choice, weights: str, audit: Path | None, *
         audit: REPORT of an audit of films that this checkpoint made.
         acknowledged: Whether a person has said that the weights are to be treated as patients' data.
 
+    Returns:
+        The checkpoint that may go.
+
     Raises:
         UsageError: If there is neither.
-        FolderError: If the report cannot be read, or is of another checkpoint's films.
+        FolderError: If the RUN has no such checkpoint, or the report cannot be read, is of another checkpoint's films,
+            or compares them with another DATASET than the RUN's.
         XraygenError: If a verdict of the report is no, or none asks about copies of patients.
     """
-    if audit is None:
-        if acknowledged:
-            return
+    if audit is None and not acknowledged:
         raise UsageError(
             f"{run} can repeat films that it was trained on: give --audit REPORT with a passing audit of films that it "
             "made, or --acknowledge-patient-data if it may be treated as patients' data where it goes."
         )
+    run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
+    checkpoint = chosen_checkpoint(run, choice)
+    if audit is None:
+        return checkpoint
     file = _file_of(audit)
     report = _read(file)
     audited = (report.get("synthetic") or {}).get("checkpoint") or {}
-    if weights != "ema" or audited.get("ema_sha256") != chosen_checkpoint(run, choice).ema_sha256:
+    if weights != "ema" or audited.get("ema_sha256") != checkpoint.ema_sha256:
         raise FolderError(f"--audit {file} is not of films that these weights of {run} made; audit such.")
+    _check_same_data(str(run), trained_on(run), file, report)
     _check_verdicts(file, report)
+    return checkpoint
 
 
 def _file_of(audit: Path) -> Path:
@@ -93,6 +109,15 @@ def _check_same_films(synthetic: Path, file: Path, report: dict[str, Any]) -> No
     audited = (report.get("synthetic") or {}).get("files_sha256") or {}
     if audited.get(METADATA_NAME) != sha256_of(synthetic / METADATA_NAME):
         raise FolderError(f"--audit {file} is of other films than {synthetic}; audit it as it is now.")
+
+
+def _check_same_data(trained: str, known: str | None, file: Path, report: dict[str, Any]) -> None:
+    """Copies were looked for among the films that the RUN was trained on, where it is known which they are."""
+    audited = (report.get("real") or {}).get("content_sha256")
+    if known is not None and audited != known:
+        raise FolderError(
+            f"--audit {file} looked for copies in another DATASET than {trained} was trained on; audit with its own."
+        )
 
 
 def _check_verdicts(file: Path, report: dict[str, Any]) -> None:

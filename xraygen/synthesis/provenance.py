@@ -13,11 +13,11 @@ import torch
 from xraygen import __version__
 from xraygen.devices import environment, machine
 from xraygen.errors import FolderError, UsageError
-from xraygen.training.checkpoint import HASHES, Checkpoint, run_config
+from xraygen.training.checkpoint import HASHES, Checkpoint, run_config, trained_on
 
 FORMAT_VERSION = 1
 PROVENANCE = "provenance.json"
-_MADE_FRESH = ("created", "clock", "machine", "environment")
+_DECIDES_NOTHING = ("id", "dataset_sha256", "created", "clock", "machine", "environment")
 
 
 def provenance(
@@ -33,7 +33,8 @@ def provenance(
 
     Returns:
         JSON-ready, without a path or a name. `id` is a hash of what decides the images: on the `machine` that it names
-        they repeat to the bit, on another they are equivalent. `clock` is what the clock fields of DICOM files say.
+        they repeat to the bit, on another they are equivalent. `dataset_sha256` is the DATASET that the RUN was trained
+        on, None where it does not know. `clock` is what the clock fields of DICOM files say.
     """
     decides = {
         "format_version": FORMAT_VERSION,
@@ -46,6 +47,7 @@ def provenance(
     return {
         "id": digest[:32],
         **decides,
+        "dataset_sha256": trained_on(run),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "clock": _clock(checkpoint),
         "machine": machine(device),
@@ -87,7 +89,7 @@ def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What decides the images and is not the same; a set of an older version may lack it."""
-    return [key for key in new if key not in ("id", *_MADE_FRESH) and old.get(key) != new[key]]
+    return [key for key in new if key not in _DECIDES_NOTHING and old.get(key) != new[key]]
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

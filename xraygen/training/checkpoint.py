@@ -83,8 +83,7 @@ def load_run(
     """
     folder = Path(folder)
     config = run_config(folder)
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = chosen_checkpoint(folder, checkpoint)
+    checkpoint = chosen_checkpoint(folder, checkpoint)
     model = UNet(config.model, read_conditions(folder, config).sizes)
     load_weights(model, checkpoint.folder / EMA)
     diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
@@ -104,6 +103,14 @@ def run_config(folder: Path) -> RunConfig:
     return load_config(path)
 
 
+def trained_on(run: Path) -> str | None:
+    """Content hash of the DATASET that a RUN was trained on; None where it names none (imported)."""
+    try:
+        return str(json.loads((run / "dataset.json").read_text(encoding="utf-8"))["content_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def checkpoints(run: Path) -> list[Checkpoint]:
     """All checkpoints of a RUN, the oldest first, not yet verified."""
     found = (run / "checkpoints").glob("step-*")
@@ -114,12 +121,14 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     )
 
 
-def chosen_checkpoint(run: Path, choice: Choice = "newest") -> Checkpoint:
-    """A checkpoint that is whole.
+def chosen_checkpoint(run: Path, choice: Choice | Checkpoint = "newest") -> Checkpoint:
+    """A checkpoint that is whole; what was chosen already stays.
 
     Raises:
         FolderError: If the RUN has none such.
     """
+    if isinstance(choice, Checkpoint):
+        return choice
     if choice == "newest":
         return newest_checkpoint(run)
     step = _best_step(run) if choice == "best" else choice

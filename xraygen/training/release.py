@@ -47,13 +47,13 @@ class ReleaseSummary:
     bytes: int
 
 
-def release(run: Path, out: Path, choice: Choice = "best", text: str = "") -> ReleaseSummary:
+def release(run: Path, out: Path, choice: Choice | Checkpoint = "best", text: str = "") -> ReleaseSummary:
     """Write a RUN that holds what sampling and fine-tuning need, and nothing else.
 
     Args:
         run: RUN folder.
         out: Folder to write, which must not exist yet; its last part names the model.
-        choice: Which checkpoint.
+        choice: Which checkpoint, or what `chosen_checkpoint` returned.
         text: What the model card begins with, in Markdown: data, licence, intended use.
 
     Returns:
