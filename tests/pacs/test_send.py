@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from typer.testing import Result
 
+from xraygen import __version__
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.mark import marked
 from xraygen.films.pacs import (
@@ -171,6 +172,16 @@ def test_films_are_marked_unless_it_is_asked_not_to(synthetic: Path, kind: Kind)
         film = pydicom.dcmread(io.BytesIO(next(outgoing(synthetic, kind, mark).films()).content))
         np.testing.assert_array_equal(film.pixel_array, plain if mark is False else marked(plain))
         assert film.Modality == {"sc": "OT", "dx": "DX"}[kind]
+
+
+def test_a_set_is_the_same_films_after_an_upgrade(synthetic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [film.uid for film in outgoing(synthetic).films()]
+    for module in ("films.synthetic", "films.writers", "synthesis.provenance"):
+        monkeypatch.setattr(f"xraygen.{module}.__version__", "99.0")
+    films = list(outgoing(synthetic).films())
+    assert [film.uid for film in films] == before
+    made_by = json.loads((synthetic / "provenance.json").read_text())["version"]
+    assert pydicom.dcmread(io.BytesIO(films[0].content)).SoftwareVersions == made_by == __version__
 
 
 def test_a_dicom_set_that_is_marked_goes_as_it_is(tiny_run: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class SyntheticAttributes:
         pixel_spacing_mm: Distance between rows and between columns, where it means anything; nominal.
         marked: Whether the word SYNTHETIC is in its pixels.
         comment: Image Comments, behind the warning.
+        version: Version of xraygen that made the pixels, whichever writes the file.
     """
 
     set_id: str
@@ -60,6 +61,7 @@ class SyntheticAttributes:
     pixel_spacing_mm: tuple[float, float] | None = None
     marked: bool = False
     comment: str = ""
+    version: str = __version__
 
 
 def write_synthetic_dicom(
@@ -224,11 +226,11 @@ def _add_how(dataset: Dataset, attributes: SyntheticAttributes) -> None:
     dataset.PatientOrientation = ["L", "F"]
     dataset.Manufacturer = _ISSUER
     dataset.ManufacturerModelName = _ISSUER
-    dataset.SoftwareVersions = __version__
+    dataset.SoftwareVersions = attributes.version
     equipment = Dataset()
     equipment.Manufacturer = _ISSUER
     equipment.ManufacturerModelName = _ISSUER
-    equipment.SoftwareVersions = __version__
+    equipment.SoftwareVersions = attributes.version
     equipment.ContributionDateTime = f"{_utc(attributes.created):%Y%m%d%H%M%S}+0000"
     equipment.ContributionDescription = "Generated the whole image"
     equipment.PurposeOfReferenceCodeSequence = [code_item(Code("109102", "DCM", "Processing Equipment"))]

@@ -17,6 +17,8 @@ from xraygen.training.checkpoint import HASHES, Checkpoint, run_config, trained_
 
 FORMAT_VERSION = 1
 PROVENANCE = "provenance.json"
+OLDER = "an older version"
+"""What a set is by that does not say its version."""
 _DECIDES_NOTHING = ("id", "dataset_sha256", "created", "clock", "machine", "environment")
 
 
@@ -105,4 +107,4 @@ def read_provenance(folder: Path) -> dict[str, Any]:
             raise ValueError("no provenance")
     except (OSError, ValueError, KeyError, TypeError):
         raise FolderError(f"{path} is missing or damaged; choose another folder.") from None
-    return {"version": "an older version", "machine": "", **told}
+    return {"version": OLDER, "machine": "", **told}
