@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +11,24 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from typer.testing import Result
 
 from xraygen import __version__
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.mark import marked
 from xraygen.films.pacs import (
+    FILM_CLASSES,
     DimseServer,
     Series,
     Server,
     ServerError,
     Tls,
     WebServer,
+    connect,
     parse_address,
     parse_keys,
 )
@@ -139,6 +146,44 @@ def test_an_archive_that_answers_no_queries_is_taken_at_the_ledgers_word(give: G
     assert give(archive).present == 4
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom forgets a socket
+def test_an_archive_that_is_busy_is_asked_again(synthetic: Path) -> None:
+    """It takes one association at a time, and another has it until we wait."""
+    archive, other = AE("ARCHIVE"), AE("OTHER")
+    archive.maximum_associations = 1
+    for uid in (*FILM_CLASSES, Verification):
+        archive.add_supported_context(uid)
+    other.add_requested_context(Verification)
+    films: list[str] = []
+
+    def take(event: evt.Event) -> int:
+        films.append(str(event.dataset.SOPInstanceUID))
+        return 0
+
+    server = archive.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    assert server is not None
+    port = server.server_address[1]
+    holding = other.associate("127.0.0.1", port)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        holding.release()
+        time.sleep(0.2)  # until the archive's thread has ended
+
+    try:
+        to = DimseServer("127.0.0.1", port, "ARCHIVE")
+        with connect(to) as one, pytest.raises(ServerError, match="is busy") as busy:
+            one.instances(Series("1.2", "1.2.3"))
+        assert busy.value.again
+        summary = send(synthetic, to, SendSettings(), acknowledged=True, wait=wait)
+    finally:
+        server.shutdown()
+    assert (summary.accepted, len(films)) == (4, 4)
+    assert waited
+    gc.collect()
+
+
 def test_verifying_finds_a_film_that_is_not_as_it_was_sent(give: Give) -> None:
     archive = MadeUp()
     assert give(archive, verify=True).differing == ()
@@ -149,6 +194,20 @@ def test_verifying_finds_a_film_that_is_not_as_it_was_sent(give: Give) -> None:
     film.save_as(content)
     archive.films[first] = content.getvalue()  # what it keeps where another came first under this UID
     assert give(archive, verify=True).differing == (first,)
+
+
+def test_verifying_reads_what_the_archive_compressed(give: Give) -> None:
+    archive = MadeUp()
+    give(archive)
+    for number, (uid, content) in enumerate(archive.films.items()):
+        film = pydicom.dcmread(io.BytesIO(content))
+        film.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+        if number == 1:
+            film.PixelData = encapsulate([b"rubbish!"])
+        kept = io.BytesIO()
+        film.save_as(kept)
+        archive.films[uid] = kept.getvalue()
+    assert give(archive, verify=True).differing == (list(archive.films)[1],)
 
 
 def test_half_a_line_of_a_killed_process_is_cut_off_and_a_damaged_one_is_refused(

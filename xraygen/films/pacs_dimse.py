@@ -51,6 +51,8 @@ _SYNTAXES = [
 ]
 _SECONDS = 60.0
 _PENDING = (0xFF00, 0xFF01)
+_TRANSIENT = 2
+"""Result of an association that may be accepted later (PS3.8 9.3.4, table 9-21)."""
 
 
 @contextmanager
@@ -220,6 +222,9 @@ class _DimseArchive:
             evt_handlers=[(evt.EVT_C_STORE, take)] if take else [],
             tls_args=None if server.tls is None else (server.tls.context(), server.host),
         )
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None and answer.result == _TRANSIENT:
+            raise ServerError(f"{server.name} is busy and refuses an association for now.", again=True)
         if association.is_rejected:
             raise ServerError(
                 f"{server.name} refuses an association with {server.calling_aet}; check both AE titles, and that the "

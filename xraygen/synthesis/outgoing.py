@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from xraygen.atomic import sha256_of
 from xraygen.errors import FolderError, UsageError
+from xraygen.films.decoders import decode
 from xraygen.films.pacs import Series
 from xraygen.films.reader import read_film
 from xraygen.films.synthetic import Kind
@@ -125,8 +126,13 @@ def outgoing(synthetic: Path, kind: Kind | None = None, mark: bool | None = None
 
 
 def pixel_sha256(dataset: Dataset) -> str:
-    """Hash of uncompressed Pixel Data."""
-    return hashlib.sha256(dataset.PixelData).hexdigest()
+    """Hash of a film's pixels as they are sent, uncompressed 16 bits, however an archive keeps them.
+
+    Raises:
+        FilmError: If they cannot be decoded.
+    """
+    values = decode(dataset, dataset.file_meta.TransferSyntaxUID)  # [H, W]
+    return hashlib.sha256(values.astype("<u2").tobytes()).hexdigest()
 
 
 def _read_origin(synthetic: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 
 from xraygen.atomic import sole_writer
+from xraygen.errors import FilmError
 from xraygen.films.pacs import Archive, Series, Server, ServerError, connect
 from xraygen.films.synthetic import Kind
 from xraygen.progress import Progress, Report, silent
@@ -159,6 +160,9 @@ def _differing(archive: Archive, series: Series, sent: Mapping[str, str], report
     found: dict[str, str] = {}
     for content in archive.fetch(series):
         dataset = pydicom.dcmread(io.BytesIO(content))
-        found[str(dataset.SOPInstanceUID)] = pixel_sha256(dataset)
+        try:
+            found[str(dataset.SOPInstanceUID)] = pixel_sha256(dataset)
+        except FilmError:
+            found[str(dataset.SOPInstanceUID)] = "not decoded"
         report(Progress("verify", len(found), max(len(sent), len(found))))
     return tuple(uid for uid, digest in sent.items() if found.get(uid) != digest)
