@@ -10,13 +10,16 @@ import torch
 from typer.testing import Result
 
 from xraygen.atomic import write_json
+from xraygen.config import load_config
 from xraygen.errors import UsageError
 from xraygen.films.listing import METADATA, read_rows
+from xraygen.models.unet import UNet
 from xraygen.synthesis.conditions import Guidance
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.like import Remade, psnr_db, remake
 from xraygen.synthesis.provenance import read_provenance
 from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.training.checkpoint import save_checkpoint
 
 FAST = SamplerSettings("dpm++", 4, compute_batch=4, spacing="log-snr", threshold="dynamic", percentile=95)
 
@@ -51,6 +54,30 @@ def test_a_row_is_made_again_to_the_byte(
     (row,) = read_rows(out / METADATA)
     assert (row["seed"], row["repeats"]) == ("17", "identical")
     assert (out / row["file_name"]).read_bytes() == (made / row["file_name"]).read_bytes()
+
+
+def test_where_the_film_is_already_nothing_is_made_and_it_is_said(
+    conditional_run: Path, made: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+) -> None:
+    words = ("generate", conditional_run, "--like", f"{made}/metadata.csv#0", "--out")
+    assert xraygen_cli(*words, tmp_path / "again").exit_code == 0
+    for out in (made, tmp_path / "again"):
+        result = xraygen_cli(*words, out)
+        assert result.exit_code == 2
+        assert "nothing was made again" in result.stderr
+        assert "identical" not in result.stderr
+
+
+def test_an_image_in_colour_is_made_again(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    config = load_config("cifar10", tiny)
+    network, run, out = UNet(config.model), tmp_path / "run", tmp_path / "set"
+    run.mkdir()
+    (run / "config.yaml").write_text(config.to_yaml())
+    save_checkpoint(run, 1, network, network, {})
+    generate(run, out, [5], SamplerSettings("ddim", 2, compute_batch=1), device="cpu")
+    remade = remake(run, f"{out}#0", None, device="cpu")
+    assert remade.identical
+    assert remade.psnr_db == float("inf")
 
 
 def test_the_threads_are_those_of_the_row(conditional_run: Path, made: Path) -> None:
@@ -97,7 +124,12 @@ def test_what_differs_is_refused_by_name(
 
 @pytest.mark.parametrize(
     ("like", "said"),
-    [("{made}", "expected a row"), ("{made}#9", "has rows 0 to 1"), ("{made}/no#0", "no file")],
+    [
+        ("{made}", "expected a row"),
+        ("{made}#9", "has rows 0 to 1"),
+        ("{made}/no#0", "no file"),
+        ("{made}#²", "expected a row"),
+    ],
 )
 def test_what_is_no_row_is_one_sentence(
     conditional_run: Path, made: Path, xraygen_cli: Callable[..., Result], like: str, said: str

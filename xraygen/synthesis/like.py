@@ -16,6 +16,7 @@ from xraygen import __version__
 from xraygen.atomic import sha256_of
 from xraygen.devices import choose_device, machine
 from xraygen.errors import FolderError, UsageError
+from xraygen.films.colour import read_colour
 from xraygen.films.listing import METADATA, Row, column_of, read_rows
 from xraygen.films.reader import read_film
 from xraygen.ranges import Stored
@@ -85,14 +86,17 @@ def remake(run: Path, like: str, out: Path | None, *, device: str = "auto") -> R
     Args:
         run: RUN folder that holds the checkpoint.
         like: `SYNTHETIC/metadata.csv#17`: the row with that number, the first is 0, as in `dataset#17`.
-        out: SYNTHETIC folder for it; None makes it aside, compares it and throws it away.
+        out: SYNTHETIC folder for it, which does not hold it yet; None makes it aside, compares it and throws it away.
         device: "auto", "cpu" or "cuda[:i]".
 
     Raises:
-        UsageError: If there is no such row, or the RUN has no such checkpoint, or xraygen is of another version.
+        UsageError: If there is no such row, the RUN has no such checkpoint, xraygen is of another version, or `out` is
+            the set or has the film already.
         FolderError: If the SYNTHETIC cannot be read.
     """
     folder, row = row_of(like)
+    if out is not None and out.resolve() == folder.resolve():
+        raise UsageError(f"--out {out} is the set itself, and nothing was made again; choose another --out.")
     origin = read_provenance(folder)
     if origin["version"] != __version__:
         raise UsageError(
@@ -103,13 +107,18 @@ def remake(run: Path, like: str, out: Path | None, *, device: str = "auto") -> R
     made_on = row.get("machine", "")
     with _threads_of(made_on), TemporaryDirectory() as aside:
         target = Path(aside) / "synthetic" if out is None else out
-        _generate_like(run, target, row, origin, checkpoint, device)
+        if not _generate_like(run, target, row, origin, checkpoint, device):
+            raise UsageError(
+                f"{target} has {row['file_name']} already or in quarantine, and nothing was made again; choose another "
+                "--out."
+            )
+        colour = origin["config"]["data"]["channels"] == 3
         new, old = target / row["file_name"], folder / row["file_name"]
         digest = sha256_of(new)
         return Remade(
             row["file_name"],
             digest == row["sha256"],
-            psnr_db(read_film(old).values, read_film(new).values) if old.exists() else None,
+            psnr_db(_read(old, colour=colour), _read(new, colour=colour)) if old.exists() else None,
             made_on,
             machine(choose_device(device)),
         )
@@ -118,7 +127,7 @@ def remake(run: Path, like: str, out: Path | None, *, device: str = "auto") -> R
 def row_of(like: str) -> tuple[Path, Row]:
     """The SYNTHETIC and the row that `SYNTHETIC/metadata.csv#17` names."""
     name, hash_sign, number = like.rpartition("#")
-    if not (hash_sign and number.isdigit()):
+    if not (hash_sign and number.isdecimal()):
         raise UsageError(f"--like {like}: expected a row of a set, such as synthetic/{METADATA}#17.")
     path = Path(name) if Path(name).name == METADATA else Path(name) / METADATA
     if not path.is_file():
@@ -135,6 +144,11 @@ def psnr_db(first: Stored, second: Stored) -> float:
         return -math.inf
     error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
     return math.inf if error == 0 else 10 * math.log10(np.iinfo(first.dtype).max ** 2 / error)
+
+
+def _read(path: Path, *, colour: bool) -> Stored:
+    """An image of a set, uint16 `[H, W]`, or uint8 `[H, W, 3]` in colour."""
+    return read_colour(path) if colour else read_film(path).values
 
 
 def _checkpoint_of(run: Path, folder: Path, origin: dict[str, Any]) -> Checkpoint:
@@ -156,7 +170,8 @@ def _checkpoint_of(run: Path, folder: Path, origin: dict[str, Any]) -> Checkpoin
 
 def _generate_like(
     run: Path, out: Path, row: Row, origin: dict[str, Any], checkpoint: Checkpoint, device: str
-) -> None:
+) -> bool:
+    """Make the film of a row; whether it was made, and not there already."""
     told = origin["settings"]
     try:
         settings = SamplerSettings(**{field.name: told[field.name] for field in fields(SamplerSettings)})
@@ -168,7 +183,7 @@ def _generate_like(
         file_format, mark = told["format"], told.get("mark", False)  # None would mark DX
     except (KeyError, TypeError, ValueError):
         raise FolderError(f"The row of {row['file_name']} or the provenance beside it is damaged.") from None
-    generate(
+    summary = generate(
         run,
         out,
         [wish],
@@ -181,6 +196,7 @@ def _generate_like(
         share=Share(),
         origin=origin,
     )
+    return summary.made == 1
 
 
 @contextmanager
