@@ -200,13 +200,7 @@ def audit(
 
 def _check_comparison(context: typer.Context) -> None:
     """Refuse what a comparison would ignore: a gate by --fail-on must not pass unasked."""
-    given = [
-        max(parameter.opts, key=len)
-        for parameter in context.command.params
-        if (source := context.get_parameter_source(str(parameter.name))) is not None
-        and source.name == "COMMANDLINE"
-        and parameter.name not in _OF_COMPARE
-    ]
+    given = [option for name, option in options.given(context).items() if name not in _OF_COMPARE]
     if given:
         raise UsageError(
             "--compare is of finished reports: it takes --out, --json and --dry-run alone; leave out "

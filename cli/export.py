@@ -1,10 +1,13 @@
 """`xraygen export`: RUN -> another library's folder, or a RUN to pass on."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from xraygen.errors import UsageError
 
 from . import console, options, servers
 
@@ -28,11 +31,12 @@ class Weights(StrEnum):
 
 
 def export(
+    context: typer.Context,
     run: options.Run,
     to: Annotated[Target, typer.Option(help="Whose format.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write, which must not exist yet.")],
     weights: Annotated[
-        Weights, typer.Option(help="The average, or the last step's; a release has the average.")
+        Weights, typer.Option(help="The average, or the last step's, which goes to diffusers only.")
     ] = Weights.ema,
     checkpoint: Annotated[
         str,
@@ -60,13 +64,14 @@ def export(
 
     xraygen export run --to diffusers --out last-step --weights model --acknowledge-patient-data
     """
-    if dry_run:
-        console.say(f"Would write the {weights} weights of {run} for {to} into {out}.")
-        return
+    _check_options(to, weights, options.given(context))
     from xraygen.synthesis.permission import check_weights
 
     choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
     chosen = check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
+    if dry_run:
+        console.say(f"Would write the {weights} weights of step {chosen.step} of {run} for {to} into {out}.")
+        return
     if to is Target.release:
         _release(run, out, chosen, card, as_json=as_json)
         return
@@ -79,6 +84,16 @@ def export(
     result = {"folder": str(out), "parameters": summary.parameters, "step": summary.step}
     console.emit(result, as_json=as_json)
     console.say(f"{out}: {summary.parameters:,} parameters of step {summary.step}, for {to}.")
+
+
+def _check_options(to: Target, weights: Weights, given: Collection[str]) -> None:
+    """Refuse what this target would leave unheeded."""
+    if weights is Weights.model and to is not Target.diffusers:
+        raise UsageError(f"--weights model: --to {to} writes the averaged weights; leave it out.")
+    if "checkpoint" in given and to is Target.diffusers:
+        raise UsageError("--checkpoint: --to diffusers writes the newest checkpoint; leave it out.")
+    if "card" in given and to is not Target.release:
+        raise UsageError(f"--card: --to {to} writes no model card; leave it out.")
 
 
 def _release(run: Path, out: Path, chosen: "Checkpoint", card: Path | None, *, as_json: bool) -> None:

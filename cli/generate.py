@@ -1,5 +1,6 @@
 """`xraygen generate`: RUN -> SYNTHETIC."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from xraygen.synthesis.conditions import Wish
 
 
+_WITH_LIKE = {"run", "out", "like", "device", "dry_run", "as_json"}
+"""What may stand beside --like; all else is what the set says."""
+
+
 class Format(StrEnum):
     """How images are written."""
 
@@ -24,6 +29,7 @@ class Format(StrEnum):
 
 
 def generate(
+    context: typer.Context,
     run: options.Run,
     out: Annotated[Path | None, typer.Option(help="SYNTHETIC folder.")] = None,
     seeds: Annotated[
@@ -66,7 +72,11 @@ def generate(
     ] = None,
     guidance: Annotated[
         float,
-        typer.Option(min=0, help="Weight of the conditions: 0 none, 1 as they are, more is closer to them."),
+        typer.Option(
+            min=0,
+            callback=options.finite,
+            help="Weight of the conditions: 0 none, 1 as they are, more is closer to them.",
+        ),
     ] = 1.0,
     guidance_interval: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Noise levels (sigma) at which the weight holds.")
@@ -109,6 +119,9 @@ def generate(
     if (seeds is not None) + (plan is not None) + (like is not None) != 1:
         raise UsageError("Say which images: exactly one of --seeds 0-999, --plan plan.csv and --like SET#17.")
     if like is not None:
+        unheeded = [option for name, option in options.given(context).items() if name not in _WITH_LIKE]
+        if unheeded:
+            raise UsageError(f"--like makes the film as its set says; leave out {', '.join(unheeded)}.")
         _again(run, like, out, device, dry_run=dry_run, as_json=as_json)
         return
     if out is None:
@@ -123,17 +136,7 @@ def generate(
     count = options.read_steps(steps)
     if plan is not None:
         films = _planned(run, plan, guidance)
-    if dry_run:
-        told = "".join(f", {name} {word}" for name, word in words.items())
-        how = sampler or ("default" if steps is None else f"{steps} steps")
-        console.say(f"Would make {len(films)} images with {how}{told} from {run} into {out}.")
-        return
-    from dataclasses import replace
-
-    from xraygen.synthesis.conditions import Guidance
-    from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.sampling import chosen_settings
-    from xraygen.synthesis.share import Share
 
     settings = replace(
         chosen_settings(
@@ -144,6 +147,16 @@ def generate(
         threshold=threshold.value,
         percentile=percentile,
     )
+    choice = options.read_checkpoint(checkpoint)
+    if dry_run:
+        told = "".join(f", {name} {word}" for name, word in words.items())
+        how = sampler or ("default" if steps is None else f"{steps} steps")
+        console.say(f"Would make {len(films)} images with {how}{told} from {run} into {out}.")
+        return
+    from xraygen.synthesis.conditions import Guidance
+    from xraygen.synthesis.generate import generate as make
+    from xraygen.synthesis.share import Share
+
     share = Share.of_environment()
     with console.progress() as report:
         summary = make(
@@ -154,7 +167,7 @@ def generate(
             guidance=Guidance(words, guidance, interval),
             file_format=file_format.value,
             mark=mark,
-            checkpoint=options.read_checkpoint(checkpoint),
+            checkpoint=choice,
             device=device,
             batch_size=batch_size,
             share=share,

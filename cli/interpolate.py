@@ -48,7 +48,10 @@ def interpolate(
     ] = None,
     log_snr: Annotated[
         float | None,
-        typer.Option(help="The same as a log-SNR at 64 px, which means as much at every size and schedule."),
+        typer.Option(
+            callback=options.finite,
+            help="The same as a log-SNR at 64 px, which means as much at every size and schedule.",
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 11,
     beyond: Annotated[
@@ -73,7 +76,9 @@ def interpolate(
     condition_b: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="What is told of B. Repeatable.")
     ] = None,
-    guidance: Annotated[float, typer.Option(min=0, help="Weight of what is told: 0 tells nothing.")] = 1.0,
+    guidance: Annotated[
+        float, typer.Option(min=0, callback=options.finite, help="Weight of what is told: 0 tells nothing.")
+    ] = 1.0,
     data: Annotated[
         Path | None,
         typer.Option(

@@ -1,5 +1,6 @@
 """Options that several verbs share, and how their values are read."""
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,23 @@ import typer
 
 from xraygen.errors import UsageError
 from xraygen.presets import run_folder
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Parameter -> option, of what stands on the command line."""
+    return {
+        str(parameter.name): max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name == "COMMANDLINE"
+    }
+
+
+def finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """An option's number, which may be neither NaN nor infinite."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[0]} {value}: expected a finite number.")
+    return value
 
 
 class SamplerName(StrEnum):
@@ -89,7 +107,7 @@ def read_interval(text: str | None) -> tuple[float, float] | None:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low = high = 0.0
-    if not 0 <= low < high:
+    if not 0 <= low < high < math.inf:
         raise UsageError(f"--guidance-interval {text}: expected two rising noise levels, such as 0.2,5.")
     return low, high
 
@@ -112,7 +130,7 @@ def read_checkpoint(text: str) -> Literal["newest", "best"] | int:
         return "newest"
     if text == "best":
         return "best"
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"--checkpoint {text}: expected newest, best or a step, such as 20000.")
     return int(text)
 
@@ -130,7 +148,7 @@ def read_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UsageError(f"--seeds {text}: expected numbers and rising ranges such as 0-999 or 0-3,17.")
         seeds.extend(range(int(first), int(last or first) + 1))
     return list(dict.fromkeys(seeds))

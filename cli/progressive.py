@@ -68,6 +68,6 @@ def read_splits(text: str | None) -> tuple[int, ...] | None:
     parts = [part.strip() for part in text.split(",")]
     if parts == ["none"]:
         return ()
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise UsageError(f"--split {text}: expected timesteps such as 1000,750,500,250, or none.")
     return tuple(int(part) for part in parts)

@@ -168,6 +168,45 @@ def test_another_error_in_the_code_keeps_its_traceback(
     assert "out of memory" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("generate --seeds 0 --guidance-interval 0.3,inf", "--guidance-interval 0.3,inf"),
+        ("generate --seeds 0 --guidance inf", "--guidance inf"),
+        ("generate --seeds 0 --checkpoint ²", "--checkpoint ²"),
+        ("generate --seeds 0-²", "--seeds 0-²"),
+        ("generate --seeds 0 --steps paper --sampler ddim --dry-run", "--steps paper is ddpm"),
+        ("interpolate a#² b --device cpu", "There is no file a#²"),
+        ("interpolate a b --log-snr nan", "--log-snr nan"),
+        ("interpolate a b --guidance inf", "--guidance inf"),
+        ("progressive --seeds 0 --split 10,²", "--split 10,²"),
+        ("export --to diffusers --dry-run", "--acknowledge-patient-data"),
+        ("export --to monai --weights model --acknowledge-patient-data", "--weights model: --to monai"),
+        ("export --to release --weights model --acknowledge-patient-data", "--weights model: --to release"),
+        (
+            "export --to diffusers --checkpoint best --acknowledge-patient-data",
+            "--checkpoint: --to diffusers",
+        ),
+        ("export --to monai --card about.md --acknowledge-patient-data", "--card: --to monai"),
+    ],
+)
+def test_what_cannot_be_done_as_asked_is_said_before_it_begins(
+    xraygen_cli: Cli, tiny_run: Path, tmp_path: Path, words: str, said: str
+) -> None:
+    verb, *rest = words.split()
+    one_sentence(xraygen_cli(verb, tiny_run, *rest, "--out", tmp_path / "out"), 2, said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--steps 2", "--sampler ddim", "--format dicom", "--condition sex=F", "--checkpoint best", "--no-mark"],
+)
+def test_what_a_row_decides_is_not_said_beside_it(xraygen_cli: Cli, tiny_run: Path, option: str) -> None:
+    result = xraygen_cli("generate", tiny_run, "--like", "set/metadata.csv#0", *option.split(), "--dry-run")
+    one_sentence(result, 2, "leave out", "--mark" if option == "--no-mark" else option.split(maxsplit=1)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["phantom", "ingest", "train", "generate"])
 def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_read(

@@ -240,7 +240,7 @@ def test_the_command_line_imports_exports_and_generates(
 def test_a_dry_run_writes_nothing(
     verb: str, grey: Path, imported: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
 ) -> None:
-    source = (grey,) if verb == "import" else (imported, "--to", "diffusers")
+    source = (grey,) if verb == "import" else (imported, "--to", "diffusers", "--acknowledge-patient-data")
     result = xraygen_cli(verb, *source, "--out", tmp_path / "new", "--dry-run")
     assert result.exit_code == 0
     assert not (tmp_path / "new").exists()

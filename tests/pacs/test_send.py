@@ -268,6 +268,7 @@ def test_an_image_that_is_missing_or_changed_is_not_sent(synthetic: Path) -> Non
         (["--to", "pacs:104", "--aet", "A", "--dicomweb", "http://localhost"], "Name one archive"),
         (["--to", "pacs:104"], "--aet"),
         (["--to", "pacs", "--aet", "A"], "HOST:PORT"),
+        (["--to", "pacs:²", "--aet", "A"], "HOST:PORT"),
         (["--to", "pacs:104", "--aet", "A" * 17], "16 characters"),
         (["--dicomweb", "ftp://pacs"], "expected a URL"),
         (["--dicomweb", "https://me:secret@pacs"], "XRAYGEN_TOKEN"),

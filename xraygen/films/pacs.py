@@ -200,7 +200,7 @@ def parse_address(text: str) -> tuple[str, int]:
         UsageError: If it reads otherwise.
     """
     host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
         raise UsageError(f"{text}: expected HOST:PORT, such as pacs.example:104.")
     return host.strip("[]"), int(port)
 

@@ -88,7 +88,7 @@ def read_end(
             know a word.
     """
     folder, separator, number = film.rpartition("#")
-    if separator and number.isdigit():
+    if separator and number.isdecimal():
         return _from_row(run, Path(folder), int(number), film, shape, conditions, asked, side)
     if not Path(film).is_file():
         raise UsageError(
