@@ -16,7 +16,8 @@ from xraygen.synthesis.permission import permission
 from xraygen.synthesis.provenance import differences, provenance
 from xraygen.training.checkpoint import chosen_checkpoint
 
-PASSED = {"check": "suspects/expected>3", "passed": True}
+PASSED = {"check": "fd/floor>3", "passed": True}
+CLEAN = {"verdict": "pass", "sentence": "The set passes."}
 
 
 def report_on(
@@ -25,6 +26,7 @@ def report_on(
     verdicts: list[dict[str, Any]],
     checkpoint: dict[str, Any] | None = None,
     dataset: str | None = None,
+    gate: dict[str, Any] | None = CLEAN,
 ) -> Path:
     """A REPORT; `dataset` None for the one that the set's RUN was trained on."""
     origin = json.loads((synthetic / "provenance.json").read_text())
@@ -35,6 +37,7 @@ def report_on(
         "verdicts": verdicts,
         "real": real,
         "synthetic": {"files_sha256": files, "checkpoint": checkpoint},
+        "privacy": {"gate": gate},
     }
     (folder / "report.json").write_text(json.dumps(told))
     return folder
@@ -47,9 +50,24 @@ def test_a_passing_audit_of_the_same_set_is_enough(synthetic: Path, tmp_path: Pa
     assert permission(synthetic, report / "report.json", acknowledged=False) == told
 
 
-def test_a_check_of_the_copy_threshold_is_about_copies(synthetic: Path, tmp_path: Path) -> None:
-    report = report_on(synthetic, tmp_path / "report", [{"check": "copies>0", "passed": True}])
-    assert permission(synthetic, report, acknowledged=False).startswith("audit ")
+@pytest.mark.parametrize("gate", [None, {}, {"verdict": "fail"}, {"verdict": "undecided"}])
+def test_copies_forbid_it_whatever_was_asked_to_fail_on(
+    gate: dict[str, Any] | None, synthetic: Path, tmp_path: Path
+) -> None:
+    verdicts = [
+        PASSED,
+        {"check": "suspects/expected>3", "passed": True},
+    ]  # passes up to 15 copies among 500 films
+    report = report_on(synthetic, tmp_path / "report", verdicts, gate=gate)
+    with pytest.raises(XraygenError, match="does not pass: It says nothing about copies"):
+        permission(synthetic, report, acknowledged=False)
+
+
+def test_the_audits_own_sentence_says_why(synthetic: Path, tmp_path: Path) -> None:
+    gate = {"verdict": "fail", "sentence": "The set does not pass: 10 films lie beyond the copy threshold."}
+    report = report_on(synthetic, tmp_path / "report", [], gate=gate)
+    with pytest.raises(XraygenError, match="10 films lie beyond the copy threshold"):
+        permission(synthetic, report, acknowledged=False)
 
 
 def test_a_person_may_say_that_it_is_patients_data(synthetic: Path) -> None:
@@ -61,8 +79,6 @@ def test_a_person_may_say_that_it_is_patients_data(synthetic: Path) -> None:
 @pytest.mark.parametrize(
     ("verdicts", "sentence"),
     [
-        ([], "no verdict about copies"),
-        ([{"check": "fd/floor>3", "passed": True}], "no verdict about copies"),
         ([PASSED, {"check": "fd/floor>3", "passed": False}], "failed: fd/floor>3"),
         ([{"check": "suspects>0", "passed": "yes"}], "failed: suspects>0"),
     ],
