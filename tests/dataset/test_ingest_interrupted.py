@@ -16,7 +16,7 @@ import pytest
 from xraygen.dataset import reading
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings
-from xraygen.errors import UsageError, XraygenError
+from xraygen.errors import FolderError, UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings
 from xraygen.progress import Progress
 
@@ -118,6 +118,27 @@ def test_work_of_other_settings_is_not_mixed_in(
     ingest([hospital], tmp_path / "dataset", settings)
     ingest([hospital], tmp_path / "at-once", settings)
     assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("size", [(16, 16), (8, 8)])
+def test_a_second_ingest_into_one_folder_is_refused_and_disturbs_nothing(
+    hospital: Path, settings: IngestSettings, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    other = replace(settings, prepare=PrepareSettings(size))
+    refused: list[str] = []
+
+    def begin_another(progress: Progress) -> None:
+        if progress.done == 6:  # one shard is written, and another begun
+            with pytest.raises(FolderError, match="Another process is writing") as error:
+                ingest([hospital], tmp_path / "dataset", other)
+            refused.append(str(error.value))
+
+    ingest([hospital], tmp_path / "at-once", settings)
+    ingest([hospital], tmp_path / "dataset", settings, begin_another)
+    assert len(refused) == 1
+    assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
+    assert not list(tmp_path.glob(".*"))
 
 
 INGEST = """

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from xraygen import __version__
-from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, write_json
+from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, sole_writer, write_json
 from xraygen.dataset.exclusion import datasets_with, made_with, pseudonyms_of_excluded, read_exclusions
 from xraygen.dataset.flags import FLAGS_NAME, flag_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
@@ -96,6 +96,7 @@ def ingest(
     Raises:
         UsageError: If a source is missing, the labels do not fit, or `out` holds something else.
         XraygenError: If there is no file, or none can be used.
+        FolderError: If another process is making `out`.
         OSError: If the disk is full or cannot be read; nothing is left under the name `out`.
     """
     out = Path(out)
@@ -110,16 +111,13 @@ def ingest(
     pseudonyms = open_key(key_path)
     plan = _plan(files, settings, pseudonyms)
     already_done = _is_done(out, plan)
-    work = out.with_name(f".{out.name}.ingest")
-    if not already_done:
+    if already_done:
+        Journal(_work_of(out)).remove()  # what a run left that was killed while it removed it
+    else:
         names = _label_names(settings.layout, table)
         knowledge = Knowledge(pseudonyms, settings.layout, table, names, excluded)
         pool = settings.workers if executor is None else executor
-        journal = open_journal(work, plan)
-        limits = Limits(settings.seconds_per_file)
-        read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
-        _make_dataset(files, out, key_path, settings, knowledge, journal, plan)
-    Journal(work).remove()  # also what a run left that was killed while it removed it
+        already_done = _work_alone(files, out, key_path, settings, knowledge, plan, pool, report)
     summary = _summarise(out, key_path, settings, table, already_done)
     if not settings.also_search:
         return summary
@@ -182,6 +180,35 @@ def _is_done(out: Path, plan: str) -> bool:
             "delete it first."
         )
     return True
+
+
+def _work_of(out: Path) -> Path:
+    """The hidden folder of the work that is under way."""
+    return out.with_name(f".{out.name}.ingest")
+
+
+def _work_alone(
+    files: Sequence[SourceFile],
+    out: Path,
+    key: Path,
+    settings: IngestSettings,
+    knowledge: Knowledge,
+    plan: str,
+    pool: Executor | int | None,
+    report: Report,
+) -> bool:
+    """Read the films and make the DATASET, or say that another process has just made it; refused while one does."""
+    work = _work_of(out)
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with sole_writer(work):
+        already_done = _is_done(out, plan)
+        if not already_done:
+            journal = open_journal(work, plan)
+            limits = Limits(settings.seconds_per_file)
+            read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
+            _make_dataset(files, out, key, settings, knowledge, journal, plan)
+        Journal(work).remove()
+    return already_done
 
 
 def _make_dataset(

@@ -61,9 +61,15 @@ class Journal:
             images: Stored = arrays["images"]
         return images
 
-    def remove(self) -> None:
-        """Delete the folder; its plan first, so that no half of it can pass for work to go on with."""
+    def clear(self) -> None:
+        """Delete the shards; the plan first, so that no half of them can pass for work to go on with."""
         (self.folder / _PLAN_NAME).unlink(missing_ok=True)
+        for shard in self.folder.glob("shard-*.npz"):
+            shard.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder; its lock last, so that whoever then holds the folder anew loses nothing."""
+        self.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _shard(self, number: int) -> Path:
@@ -74,13 +80,12 @@ def open_journal(folder: Path, plan: str) -> Journal:
     """Open the journal of a plan; what another plan left in the folder is deleted.
 
     Args:
-        folder: The hidden folder.
+        folder: The hidden folder, which is there and held by this process alone.
         plan: A hash over everything that decides what an ingest does.
     """
     journal = Journal(folder)
     if _plan_in(folder) != plan:
-        journal.remove()
-        folder.mkdir(parents=True, mode=0o700)
+        journal.clear()
         write_json(folder / _PLAN_NAME, {"plan": plan})
     remove_leftovers(folder)
     return journal
