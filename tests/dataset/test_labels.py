@@ -5,6 +5,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from xraygen.dataset.allowed import pooled_age
+from xraygen.dataset.label_presets import CHEXPERT_FINDINGS, NIH_FINDINGS
 from xraygen.dataset.labels import Facts, LabelTable, facts_from_layout, read_labels
 from xraygen.errors import UsageError
 
@@ -102,6 +104,71 @@ def test_columns_that_may_name_a_patient_are_no_labels(tmp_path: Path) -> None:
     table = table_of(tmp_path, f"{header}\n1,a,b,c,d,e,f,g,h,i\n")
     assert table.label_names == ("finding", "update")
     assert len(table.left_out) == 7
+
+
+KEYWORDS = (
+    *(
+        "AcquisitionDate",
+        "AcquisitionDateTime",
+        "ContentDate",
+        "SeriesDate",
+        "PatientBirthName",
+        "PatientAddress",
+    ),
+    *(
+        "PatientTelephoneNumbers",
+        "OtherPatientIDs",
+        "OtherPatientNames",
+        "InstitutionName",
+        "InstitutionAddress",
+    ),
+    *(
+        "ReferringPhysicianName",
+        "PhysiciansOfRecord",
+        "OperatorsName",
+        "StationName",
+        "InstitutionalDepartmentName",
+    ),
+)
+
+
+@pytest.mark.parametrize("column", [*KEYWORDS, *map(str.lower, ["Operator Names", "hospital_name"])])
+def test_a_column_named_by_a_keyword_of_dicom_may_name_a_patient_too(tmp_path: Path, column: str) -> None:
+    table = table_of(tmp_path, f"path,{column},finding\n1,a,b\n")
+    assert (table.label_names, table.left_out) == (("finding",), (column,))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *(*NIH_FINDINGS, *CHEXPERT_FINDINGS, "Nodule/Mass", "COVID-19", "PleuralThickening", "LungOpacity"),
+        *("BodyPartExamined", "class_name", "ClassName", "Finding Names", "Disease IDs", "label_names"),
+        *(
+            "ManufacturerModelName",
+            "StudyDescription",
+            "update",
+            "candidate",
+            "Aids",
+            "grids",
+            "KVP",
+            "OpacityIDx",
+        ),
+    ],
+)
+def test_a_finding_is_no_name(tmp_path: Path, column: str) -> None:
+    assert table_of(tmp_path, f"path,{column}\n1,a\n").label_names == (column,)
+
+
+def test_an_export_by_keywords_gives_the_finding_alone_and_an_age_that_is_pooled(tmp_path: Path) -> None:
+    header = "SOPInstanceUID,PatientID,PatientAge,PatientSex,ReferringPhysicianName,AcquisitionDate"
+    table = table_of(
+        tmp_path,
+        f"{header},PatientAddress,InstitutionName,finding\n7,p7,097Y,F,Meier,20260101,A street,A ward,x\n",
+    )
+    assert table.label_names == ("finding",)
+    row = row_for(table, "a.dcm", instance="7")
+    assert row == Facts(patient="p7", age=97.0, sex="F", labels={"finding": "x"})
+    assert pooled_age(row.age) == 90
 
 
 def test_label_columns_picks_some(tmp_path: Path) -> None:

@@ -25,15 +25,21 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     "instance": ("sopinstanceuid", "sop_instance_uid"),
     "study": ("study", "study_id", "studyid", "study_uid", "studyinstanceuid", "study_instance_uid"),
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
-    "sex": ("sex", "gender", "patient_sex", "patient_gender"),
-    "age": ("age", "patient_age"),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender", "patientsex", "patientgender"),
+    "age": ("age", "patient_age", "patientage"),
     "view": ("view", "view_position", "viewposition", "projection", "ap_pa"),
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _PER_IMAGE = ("path", "image_id", "instance")
+_NAMED = (
+    "category class condition diagnosis disease finding label lesion model organ part pathology region view"
+)
+_NOT_AFTER_THESE = "".join(rf"(?<!{what}_)" for what in _NAMED.split())
+"""A class_name is no patient's."""
 _NEVER_A_LABEL = re.compile(
     r"(^|_)(uid|mrn|ssn|dob|birth|birthdate|date|accession|address|phone|email|url|physician|surname)(_|$)"
-    r"|^((patient|patients|first|last|full)_?)?name$|^accessionnumber$|uid$|^unnamed_\d+$|birth_?date$|^studydate$"
+    rf"|(^|_){_NOT_AFTER_THESE}(names?|ids)(_|$)|(^|_)(telephone|addresses|physicians)(_|$)"
+    r"|^(patients?|first|last|full)name$|^accessionnumber$|uid$|^unnamed_\d+$|birth_?date$|^studydate$"
 )
 _IMAGE_SUFFIX = re.compile(
     r"\.(dcm|dicom|dic|png|jpe?g|tiff?|bmp|jp2|jls|nii|nii\.gz|nrrd|mha)$", re.IGNORECASE
@@ -174,7 +180,7 @@ def read_labels(
             f"{file} has no column to match films by; name one path, image_id, SOPInstanceUID, study or patient."
         )
     candidates = [column for column in table.columns if roles[column] is None]
-    private = [column for column in candidates if _NEVER_A_LABEL.search(_plain(column))]
+    private = [column for column in candidates if _may_name_a_patient(column)]
     wanted = [column for column in candidates if column not in private]
     if label_columns is not None:
         _check_wanted(file, label_columns, wanted)
@@ -260,6 +266,12 @@ def _check_wanted(file: Path, label_columns: Sequence[str], known: Sequence[str]
 def _plain(column: str) -> str:
     """Patient ID -> patient_id."""
     return re.sub(r"[^a-z0-9]+", "_", column.strip().lower()).strip("_")
+
+
+def _may_name_a_patient(column: str) -> bool:
+    """Whether a column's name is that of a name, date, number or address; AcquisitionDate is acquisition_date too."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
+    return any(_NEVER_A_LABEL.search(_plain(name)) for name in (column, words))
 
 
 def _label_name(column: str) -> str:
