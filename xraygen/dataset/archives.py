@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from xraygen.errors import FilmError
+from xraygen.films.disk import pass_on_failure
 
 MAX_MEMBER_BYTES = 2**28
 """The largest film in an archive: 256 MiB, ten times the largest plate."""
@@ -83,7 +84,8 @@ def is_archive(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(_SMALLEST_BYTES)
-    except OSError:
+    except OSError as error:
+        pass_on_failure(error)
         return False
     return len(head) == _SMALLEST_BYTES and head.startswith(_MAGIC)
 
@@ -103,7 +105,8 @@ def list_members(archive: Path) -> list[tuple[PurePosixPath, Member | Refusal]] 
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = [info for info in opened.infolist() if not _is_folder(info)]
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error) as error:
+        pass_on_failure(error)
         return DAMAGED
     if sum(info.compress_size for info in infos) > archive.stat().st_size:
         return _OVERLAP
@@ -164,6 +167,7 @@ def unpacked(member: Member) -> Iterator[Path]:
 
     Raises:
         FilmError: damaged_archive, zip_bomb or unreadable.
+        OSError: If the disk or the machine fails.
     """
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("film"), "wb") as file:
@@ -213,6 +217,7 @@ def _unpack(member: Member, to: BinaryIO) -> None:
     except zlib.error as error:
         raise FilmError(*DAMAGED) from error
     except OSError as error:
+        pass_on_failure(error)
         raise FilmError(
             "unreadable", f"The archive cannot be read ({error.strerror or 'input error'})."
         ) from error

@@ -12,6 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from xraygen.dataset.archives import UNSAFE, Refusal, clean_name
+from xraygen.films.disk import pass_on_failure
 
 _LARGEST_BYTES = 2**28
 
@@ -67,7 +68,8 @@ def _file_identifiers(index: Path) -> list[str] | None:
             return list(_identifiers(content.get("DirectoryRecordSequence") or []))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - whatever pydicom raises, a damaged index is then a file like any other
+    except Exception as error:  # noqa: BLE001 - whatever pydicom raises, a damaged index is then a file like any other
+        pass_on_failure(error)
         return None
 
 

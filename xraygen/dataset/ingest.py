@@ -97,7 +97,7 @@ def ingest(
         UsageError: If a source is missing, the labels do not fit, or `out` holds something else.
         XraygenError: If there is no file, or none can be used.
         FolderError: If another process is making `out`.
-        OSError: If the disk is full or cannot be read; nothing is left under the name `out`.
+        OSError: If the disk is full or fails, or a film that was listed is gone; nothing is left under the name `out`.
     """
     out = Path(out)
     files = files_to_read(sources, out, settings)

@@ -1,5 +1,6 @@
 """How one file ends: accepted with a row of the manifest, or rejected with a reason. Identifiers stop here."""
 
+import errno
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from xraygen.films.transforms import PreparedFilm
 _NOT_AN_IMAGE = ("not_dicom", "unknown_format")
 _KILLED_BY_DASK = "KilledWorker"
 """Its error for a film that ended several workers; by name, as Dask need not be installed."""
+_VANISHED = (
+    "a film that was listed is not there any more: mount its disk again, or keep the films in place, and run the same "
+    "command again"
+)
 _SHORT_NAME = 4  # "7" or "IM" in a sentence names nobody
 
 
@@ -117,6 +122,7 @@ def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudony
 
     Raises:
         OSError: The machine's failure, not the file's: a lost network disk must not turn a hospital into rejections.
+            So is a file that vanished after it was listed, for that is what one sees of a disk that was unmounted.
         MemoryError: Likewise.
         ImportError: Likewise.
     """
@@ -125,6 +131,8 @@ def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudony
         return None
     source = pseudonyms.source(str(file.name))
     if isinstance(error, FilmError):
+        if file.vanished:
+            raise FileNotFoundError(errno.ENOENT, _VANISHED) from error
         if error.reason in _NOT_AN_IMAGE:
             detail = "The file is neither DICOM nor PNG, JPEG, TIFF or NIfTI; convert it or leave it out."
             return rejected(source, "not_an_image", detail)

@@ -24,6 +24,8 @@ class SourceFile:
     """Where it lies in its archive."""
     refusal: Refusal | None = None
     """Why it is not even opened."""
+    there: bool = True
+    """Whether it was there when it was listed: a dead link is not, nor is what only a DICOMDIR knows."""
 
     @property
     def size_bytes(self) -> int | None:
@@ -34,6 +36,11 @@ class SourceFile:
             return self.path.stat().st_size
         except OSError:
             return None
+
+    @property
+    def vanished(self) -> bool:
+        """Whether it, or the archive that holds it, was there when it was listed and is not now."""
+        return self.there and not _is_there(self.path if self.member is None else self.member.archive)
 
     @property
     def path_text(self) -> str:
@@ -88,7 +95,16 @@ def _source_file(path: Path, shared: Path, what: Member | Refusal | None) -> Sou
         PurePosixPath(_text(path.relative_to(shared))),
         member=what if isinstance(what, Member) else None,
         refusal=what if isinstance(what, Refusal) else None,
+        there=isinstance(what, Member) or (what is None and _is_there(path)),
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _text(path: Path) -> str:

@@ -22,6 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 from xraygen.errors import FilmError
 from xraygen.films.claims import check_deflated
 from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
+from xraygen.films.disk import pass_on_failure
 from xraygen.films.display import Display
 from xraygen.films.greyscale import display_flags, display_of
 from xraygen.films.jpeg2000 import Coarse, decode_coarsely
@@ -115,6 +116,7 @@ def read_radiograph(path: str | Path, options: ReadOptions = STRICT) -> Radiogra
     Raises:
         FilmError: With a `reason`: not_dicom, truncated, no_pixels, not_a_radiograph, for_processing, body_part,
             burned_in, multi_frame, colour, unsupported_syntax, decode_failed or unreadable.
+        OSError: If the disk or the machine fails.
 
     Source:
         DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation); PS3.4 N.2 (their order).
@@ -136,6 +138,7 @@ def read_stored(path: str | Path, options: ReadOptions = STRICT, coarse: Coarse 
 
     Raises:
         FilmError: As `read_radiograph`.
+        OSError: Likewise.
     """
     with _lenient():
         try:
@@ -191,6 +194,7 @@ def _parse(path: Path) -> tuple[Dataset, UID]:
     except OSError as error:
         if isinstance(error, EOFError):
             raise
+        pass_on_failure(error)
         raise FilmError(
             "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
         ) from error

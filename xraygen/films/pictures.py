@@ -29,12 +29,14 @@ from xraygen.errors import FilmError
 from xraygen.films.claims import MAX_PIXELS, MAX_UNPACKED_BYTES, check_pixels
 from xraygen.films.decoders import grey_of
 from xraygen.films.dicom import FilmAttributes, StoredFilm
+from xraygen.films.disk import pass_on_failure
 from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_window, window_between
 
 _GZIP = b"\x1f\x8b"
 _NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
+_PNG_DEPTH = 24  # where its header holds the bits of a sample
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -48,6 +50,7 @@ def picture_format(path: Path) -> str:
 
     Raises:
         FilmError: `unreadable` where the file cannot be opened.
+        OSError: If the disk or the machine fails.
     """
     try:
         with path.open("rb") as file:
@@ -58,13 +61,25 @@ def picture_format(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return "nifti" if path.name.lower().endswith(".nii.gz") else ""
     except OSError as error:
-        raise FilmError(
-            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
-        ) from error
+        raise _unreadable(error) from error
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
     return "nifti" if head[344:347] == _NIFTI_1 or head[4:7] == _NIFTI_2 else ""
+
+
+def _content_of(path: Path) -> bytes:
+    """All bytes at once: what decoders then raise is the file's fault. Pillow keeps some of a disk's errors quiet."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> FilmError:
+    """The refusal of a file that cannot be opened or read; raises OSError where that is not the file's fault."""
+    pass_on_failure(error)
+    return FilmError("unreadable", f"The file cannot be read ({error.strerror or 'input error'}).")
 
 
 def read_picture(path: str | Path) -> StoredFilm:
@@ -78,6 +93,7 @@ def read_picture(path: str | Path) -> StoredFilm:
 
     Raises:
         FilmError: unknown_format, truncated, too_large, colour, multi_frame, decode_failed or unreadable.
+        OSError: If the disk or the machine fails.
     """
     path = Path(path)
     name = picture_format(path)
@@ -85,9 +101,11 @@ def read_picture(path: str | Path) -> StoredFilm:
         return _read_nifti(path)
     if not name:
         raise FilmError("unknown_format", "The file is not a PNG, JPEG, TIFF or NIfTI picture; convert it.")
+    content = _content_of(path)
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:  # odd EXIF, large films
-            values, inverted = _picture_values(picture, path, name)
+        # Of odd EXIF and large films Pillow warns.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
+            values, inverted = _picture_values(picture, content, name)
     except (FilmError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -106,7 +124,7 @@ def read_picture(path: str | Path) -> StoredFilm:
     return _full_range_film(np.ascontiguousarray(values), name, inverted)
 
 
-def _picture_values(picture: Image.Image, path: Path, name: str) -> tuple[NDArray[Any], bool]:
+def _picture_values(picture: Image.Image, content: bytes, name: str) -> tuple[NDArray[Any], bool]:
     """Grey integers [H, W], and whether 0 is white in them."""
     if getattr(picture, "n_frames", 1) > 1:
         raise FilmError(
@@ -116,11 +134,11 @@ def _picture_values(picture: Image.Image, path: Path, name: str) -> tuple[NDArra
     if name == "tiff":
         tags = picture.tag_v2  # type: ignore[attr-defined]  # TIFF only
         if tags.get(_TIFF_SAMPLES, 1) == 1 and tags.get(_TIFF_PHOTOMETRIC) in _TIFF_GREY:
-            values = imagecodecs.tiff_decode(path.read_bytes())
+            values = imagecodecs.tiff_decode(content)
             return _channels_to_grey(values), bool(tags[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO)
-    if picture.mode.startswith("I") or (name == "png" and _png_depth(path) == 16):
+    if picture.mode.startswith("I") or (name == "png" and content[_PNG_DEPTH] == 16):
         # Pillow cuts 16-bit colour to 8 bits.
-        return _channels_to_grey(imagecodecs.png_decode(path.read_bytes())), False
+        return _channels_to_grey(imagecodecs.png_decode(content)), False
     if picture.mode == "CMYK":
         raise FilmError(
             "colour", "The picture is in colour (CMYK); expected one grey channel, or equal ones."
@@ -128,12 +146,6 @@ def _picture_values(picture: Image.Image, path: Path, name: str) -> tuple[NDArra
     upright = ImageOps.exif_transpose(picture)
     grey = upright.mode in ("L", "LA", "1")
     return _channels_to_grey(np.asarray(upright.convert("L" if grey else "RGB"))), False
-
-
-def _png_depth(path: Path) -> int:
-    """Bit depth in a PNG's header."""
-    with path.open("rb") as file:
-        return file.read(25)[24]
 
 
 def _channels_to_grey(values: NDArray[Any]) -> NDArray[Any]:
@@ -186,8 +198,8 @@ def _film(
 
 def _read_nifti(path: Path) -> StoredFilm:
     """One plane of a NIfTI file, turned upright."""
+    content = _content_of(path)
     try:
-        content = path.read_bytes()
         content = _unzipped(content) if content.startswith(_GZIP) else content
         kind = nibabel.Nifti2Image if content[4:7] == _NIFTI_2 else nibabel.Nifti1Image
         with _silence():

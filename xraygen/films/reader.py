@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xraygen.errors import FilmError, ShapeError
 from xraygen.films.dicom import StoredFilm, read_stored
+from xraygen.films.disk import pass_on_failure
 from xraygen.films.jpeg2000 import Coarse
 from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.pictures import picture_format, read_picture
@@ -34,6 +35,7 @@ def read_film(path: str | Path, options: ReadOptions = STRICT, coarse: Coarse | 
 
     Raises:
         FilmError: As `read_stored` and `read_picture`.
+        OSError: If the disk or the machine fails, which is not the film's fault.
     """
     path = Path(path)
     if not _is_dicom(path) and (picture_format(path) or path.name.lower().endswith(PICTURE_SUFFIXES)):
@@ -54,6 +56,7 @@ def _is_dicom(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError as error:
+        pass_on_failure(error)
         raise FilmError(
             "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
         ) from error
