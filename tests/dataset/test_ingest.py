@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest import files_to_read, ingest
 from xraygen.dataset.ingest_settings import IngestSettings, parse_size
 from xraygen.dataset.manifest import read_rejected
 from xraygen.dataset.store import Dataset, open_dataset
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings, prepare_film
+from xraygen.progress import Progress
 
 SPLITS_OF_THREE = "0.5,0.25,0.25"
 
@@ -151,6 +152,37 @@ def test_a_folder_of_something_else_is_not_overwritten(
     (tmp_path / "thesis/chapter").touch()
     with pytest.raises(UsageError, match="is no DATASET"):
         ingest([hospital], tmp_path / "thesis", settings)
+
+
+def test_an_empty_folder_gives_way_to_the_dataset(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset").mkdir()
+    assert ingest([hospital], tmp_path / "dataset", settings).accepted == 12
+
+
+def test_an_empty_folder_that_cannot_give_way_is_refused_before_a_film_is_read(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dataset").symlink_to(tmp_path / "empty")  # as little to be removed as what is mounted
+
+    def read(_: Progress) -> None:
+        pytest.fail("a film was read")
+
+    with pytest.raises(UsageError, match="cannot be replaced"):
+        ingest([hospital], tmp_path / "dataset", settings, read)
+    assert (tmp_path / "dataset").is_symlink()
+
+
+@pytest.mark.parametrize("nameless", [".", "/", ""])
+def test_an_output_or_key_without_a_name_is_wrong_usage(
+    hospital: Path, settings: IngestSettings, nameless: str
+) -> None:
+    with pytest.raises(UsageError, match=r"^--out [./] has no name"):
+        files_to_read([hospital], Path(nameless), settings)
+    with pytest.raises(UsageError, match=r"^--key [./] has no name"):
+        ingest([hospital], "dataset", replace(settings, key=Path(nameless)))
 
 
 def test_the_output_may_lie_among_the_sources(hospital: Path, settings: IngestSettings) -> None:

@@ -59,9 +59,12 @@ def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSett
     """The files that `ingest` with the same arguments would see; touches nothing.
 
     Raises:
-        UsageError: If a source does not exist, or the key would lie inside the DATASET.
+        UsageError: If a source does not exist, `out` or the key names no file, or the key would lie inside the DATASET.
         XraygenError: If the sources hold no file.
     """
+    for option, path in (("--out", out), ("--key", settings.key)):
+        if path is not None and not path.name:
+            raise UsageError(f"{option} {path} has no name of its own; give one, such as dataset.")
     key = settings.key or default_key_path(out)
     check_key_path(key, out)
     own = [out, key, crosswalk_path(key), *label_files(settings.labels, settings.label_preset)]
@@ -203,12 +206,26 @@ def _work_alone(
     with sole_writer(work):
         already_done = _is_done(out, plan)
         if not already_done:
+            _make_room(out)
             journal = open_journal(work, plan)
             limits = Limits(settings.seconds_per_file)
             read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
             _make_dataset(files, out, key, settings, knowledge, journal, plan)
         Journal(work).remove()
     return already_done
+
+
+def _make_room(out: Path) -> None:
+    """Remove the empty folder whose place the DATASET takes, before the films are read: that of a mount cannot be."""
+    if not out.exists():
+        return
+    try:
+        out.rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"{out} is an empty folder that cannot be replaced ({error.strerror}); choose another --out, such as a "
+            "folder in it."
+        ) from None
 
 
 def _make_dataset(
