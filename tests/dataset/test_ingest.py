@@ -264,6 +264,21 @@ def test_a_key_inside_the_dataset_is_refused(
         ingest([hospital], tmp_path / "dataset", replace(settings, key=tmp_path / "dataset/key"))
 
 
+def test_another_dataset_under_the_key_leaves_all_names_of_the_first(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    ingest([hospital], tmp_path / "dataset", settings)
+    films = set(crosswalk_of(settings)["image_id"])
+    withdrawn = tmp_path / "withdrawn.txt"
+    withdrawn.write_text("PAT-0-4711\n")
+    ingest([hospital], tmp_path / "without", replace(settings, exclude=withdrawn))
+    crosswalk = crosswalk_of(settings)
+    assert set(crosswalk["image_id"]) == films
+    named = crosswalk[crosswalk["path"].str.contains("PAT-0-4711/") & (crosswalk["patient"] != "")]
+    assert len(named) == 3
+    assert named["study"].ne("").all()
+
+
 def test_without_the_key_pseudonyms_cannot_be_guessed(
     hospital: Path, settings: IngestSettings, tmp_path: Path
 ) -> None:

@@ -81,6 +81,16 @@ def test_a_shared_key_keeps_the_crosswalk_of_both_datasets(tmp_path: Path) -> No
     assert crosswalk_path(key).stat().st_mode & 0o777 == 0o600
 
 
+def test_a_dataset_without_a_film_leaves_the_film_its_name_in_another(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    accepted = {"source": "s", "image_id": "I1", "patient": "P1", "study": "S1", "path": "/films/1.dcm"}
+    rejected = {**accepted, "image_id": "", "patient": "", "study": ""}
+    for row in (accepted, rejected, accepted, rejected):
+        write_crosswalk(key, pd.DataFrame([row]))
+    crosswalk = pd.read_csv(crosswalk_path(key), keep_default_na=False)
+    assert crosswalk.to_dict("records") == [rejected, accepted]
+
+
 def test_ingests_under_one_key_take_turns_at_its_crosswalk(tmp_path: Path) -> None:
     """Two that read the crosswalk before either wrote it lost the rows of one."""
     key = tmp_path / "key"

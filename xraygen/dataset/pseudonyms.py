@@ -95,7 +95,8 @@ def open_key(path: Path) -> Pseudonyms:
 def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
     """Write which pseudonym is which file beside the key, readable by its owner only.
 
-    Rows that other DATASETs under the same key have left there stay.
+    Rows that other DATASETs under the same key have left there stay, also of the same files: what one of them rejects
+    is an image of another.
 
     Args:
         key: The key's file.
@@ -113,8 +114,8 @@ def _add_rows(path: Path, rows: pd.DataFrame) -> None:
         earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
         if tuple(earlier.columns) != CROSSWALK_COLUMNS:
             raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
-        rows = pd.concat([earlier, rows]).drop_duplicates(["source", "path"], keep="last")
-    rows = rows.sort_values(["path", "source"])
+        rows = pd.concat([earlier, rows]).drop_duplicates()
+    rows = rows.sort_values(["path", *(name for name in CROSSWALK_COLUMNS if name != "path")])
     _write_privately(path, lambda file: rows.to_csv(file, mode="wb", index=False, lineterminator="\n"))
 
 
