@@ -104,6 +104,14 @@ def test_another_command_does_not_touch_a_finished_dataset(
     assert contents(tmp_path / "dataset") == before
 
 
+def test_more_time_for_a_file_is_another_dataset(
+    hospital: Path, settings: IngestSettings, tmp_path: Path
+) -> None:
+    ingest([hospital], tmp_path / "dataset", settings)
+    with pytest.raises(UsageError, match="choose another --out"):
+        ingest([hospital], tmp_path / "dataset", replace(settings, seconds_per_file=120.0))
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_work_of_other_settings_is_not_mixed_in(
     hospital: Path, settings: IngestSettings, tmp_path: Path

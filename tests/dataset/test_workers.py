@@ -75,6 +75,11 @@ def test_the_clock_starts_after_the_disk_has_answered() -> None:
     assert [future.result() for future in slow] == [2]
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 3e6, 1e300])
+def test_a_limit_beyond_what_the_system_can_wait_is_none(seconds: float) -> None:
+    assert [it.result() for it in in_order(abs, [-1], 1, ahead=1, limits=Limits(seconds=seconds))] == [1]
+
+
 def test_processes_that_cannot_start_are_no_items_fault() -> None:
     broken = in_order(abs, [2], 1, ahead=1, first=eval)  # type: ignore[arg-type]  # eval(2) ends the process
     assert isinstance(next(broken).exception(), ChildProcessError)

@@ -163,7 +163,8 @@ def _plan(files: Sequence[SourceFile], settings: IngestSettings, pseudonyms: Pse
         *([settings.exclude] if settings.exclude else []),
     ]
     labels = [sha256_of(file) for file in lists]
-    decisive = [__version__, FORMAT_VERSION, settings.to_json(), labels, sizes]
+    # The time for a file may decide whether it gets in.
+    decisive = [__version__, FORMAT_VERSION, settings.to_json(), settings.seconds_per_file, labels, sizes]
     return pseudonyms.keyed_hash("plan", json.dumps(decisive))
 
 

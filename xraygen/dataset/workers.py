@@ -35,6 +35,7 @@ First = Callable[[Any], None]
 
 _ITEMS_PER_WORKER = 32  # a spawned worker needs seconds to start
 _SECONDS_TO_END = 5.0
+_LONGEST_WAIT = 2e6  # s; poll counts milliseconds in 31 bits, which are 24.8 days
 _STARTED = "started"
 
 
@@ -43,7 +44,7 @@ class Limits:
     """What one item may cost before its process is killed."""
 
     seconds: float = 60.0
-    """Of its task; what `first` does is not counted."""
+    """Of its task, inf for as long as it takes; what `first` does is not counted."""
     memory_bytes: int = 2 * 10**9
     """Of address space beyond what the process had before the item; watched on Linux only."""
 
@@ -212,7 +213,7 @@ class _Keeper(threading.Thread):
                 "a process that reads films ends before it begins; is the installation whole?"
             )
         try:
-            if not connection.poll(self._limits.seconds):
+            if not connection.poll(min(self._limits.seconds, _LONGEST_WAIT)):
                 raise self._limits.timed_out()
             succeeded, result = connection.recv()
         except (EOFError, OSError):
