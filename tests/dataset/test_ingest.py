@@ -1,6 +1,7 @@
 """Films become a DATASET: everything accounted for, and nobody named."""
 
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -247,6 +248,18 @@ def test_folder_names_that_are_patients_are_refused_as_labels(
 ) -> None:
     with pytest.raises(UsageError, match="the label finding repeats the films' patients"):
         ingest([hospital / "ward"], tmp_path / "dataset", replace(settings, layout="folders"))
+
+
+def test_a_folder_whose_name_is_no_text_is_a_label_in_text(
+    settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    for number in range(3):
+        film = write_dicom(tmp_path / f"in/{number}.dcm", number, f"P{number}")
+        film.rename(tmp_path / os.fsdecode(b"in/caf\xe9-%d.dcm" % number))
+    (tmp_path / "in").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    ingest([source], tmp_path / "dataset", replace(settings, layout="folders"))
+    assert set(open_dataset(tmp_path / "dataset").manifest["finding"]) == {"caf\\xe9"}
 
 
 def test_a_column_that_repeats_the_file_names_is_refused_as_label(

@@ -1,6 +1,7 @@
 """What a CSV or a folder's name says about a film."""
 
 import gzip
+import os
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -267,6 +268,11 @@ def test_kermany_names_say_patient_finding_and_cause(
 ) -> None:
     facts = facts_from_layout(Path("/data", path), "kermany")
     assert facts == Facts(patient=patient, labels={"finding": finding, "cause": cause})
+
+
+def test_a_folder_whose_name_is_no_text_names_a_finding_in_text() -> None:
+    facts = facts_from_layout(Path(os.fsdecode(b"/in/caf\xe9/1.png")), "folders")
+    assert facts == Facts(labels={"finding": "caf\\xe9"})
 
 
 def test_without_a_layout_names_say_nothing() -> None:

@@ -10,6 +10,7 @@
 """
 
 import base64
+import math
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -40,7 +41,7 @@ class CurationSettings:
     min_side_px: int = 16
     """A film with fewer rows or columns is `too_small`."""
     max_magnification: float = 4.0
-    """So is one that would be enlarged by more than this to reach the images' size."""
+    """So is one that would be enlarged by more than this to reach the images' size; finite."""
     min_contrast: float = 0.05
     """Below this range of light, of coarse blocks so that noise averages out, a film is `blank`; 0 for none."""
     max_black: float = 0.9
@@ -51,8 +52,10 @@ class CurationSettings:
     """Up to so many differing bits of 256 a film is a `near_duplicate` of an earlier one; -1 for none."""
 
     def __post_init__(self) -> None:
-        if self.min_side_px < 1 or not self.max_magnification > 0:
-            raise UsageError("--curate: min_side_px must be 1 or more, and max_magnification above 0.")
+        if self.min_side_px < 1 or not 0 < self.max_magnification < math.inf:
+            raise UsageError(
+                "--curate: min_side_px must be 1 or more, and max_magnification a number above 0; for none, 1000."
+            )
         for name in ("min_contrast", "max_black", "max_white"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--curate {name}={getattr(self, name)}: expected a number from 0 to 1.")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from xraygen.dataset.label_presets import LabelPreset, apply_preset, companion_files, detect_preset
 from xraygen.dataset.manifest import manifest_columns
+from xraygen.dataset.sources import as_text
 from xraygen.dataset.split import parse_split
 from xraygen.errors import UsageError
 
@@ -98,7 +99,7 @@ def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     """
     if layout is None:
         return Facts()
-    finding = re.sub(r"\.zip$", "", path.absolute().parent.name, flags=re.IGNORECASE)
+    finding = re.sub(r"\.zip$", "", as_text(path.absolute().parent.name), flags=re.IGNORECASE)
     if layout == "folders":
         return Facts(labels={"finding": finding})
     sick = re.match(r"(person\d+)_(bacteria|virus)_", path.name)

@@ -44,8 +44,8 @@ class SourceFile:
 
     @property
     def path_text(self) -> str:
-        """The path as valid text: bytes of old exports that are no UTF-8 as escapes."""
-        return _text(self.path)
+        """The path as valid text."""
+        return as_text(self.path)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()
 def _source_file(path: Path, shared: Path, what: Member | Refusal | None) -> SourceFile:
     return SourceFile(
         path,
-        PurePosixPath(_text(path.relative_to(shared))),
+        PurePosixPath(as_text(path.relative_to(shared))),
         member=what if isinstance(what, Member) else None,
         refusal=what if isinstance(what, Refusal) else None,
         there=isinstance(what, Member) or (what is None and _is_there(path)),
@@ -107,7 +107,8 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _text(path: Path) -> str:
+def as_text(path: Path | str) -> str:
+    """A path or a part of one as valid text: bytes of old exports that are no UTF-8 as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
