@@ -7,15 +7,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
+from xraygen.atomic import try_to_hold
 from xraygen.errors import XraygenError
 from xraygen.films.pacs import Server, connect
 from xraygen.progress import Progress, Report, silent
 
 _PREFIX = "xraygen-films-"
+_LOCK = ".lock"
 
 
 def count_series(server: Server, keys: Mapping[str, str]) -> int:
@@ -28,8 +31,9 @@ def count_series(server: Server, keys: Mapping[str, str]) -> int:
 def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent) -> Iterator[Path]:
     """Fetch all matching films into a private temporary folder, which goes when the block ends.
 
-    A killed process leaves its folder behind; the next call removes it. A film is named by its SOP Instance UID, so
-    that the crosswalk can name it, and so that an ingest that is repeated finds the same films under the same names.
+    A killed process leaves its folder behind; the next call removes it, if nobody holds its lock. A film is named by
+    its SOP Instance UID, so that the crosswalk can name it, and so that an ingest that is repeated finds the same films
+    under the same names.
 
     Args:
         server: The archive.
@@ -45,9 +49,9 @@ def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent)
         ServerError: If the archive cannot be reached, or refuses.
     """
     _remove_orphans()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    folder, lock = _make_folder()
+    films = folder / "films"
     try:
-        films = folder / "films"
         films.mkdir(mode=0o700)
         with connect(server) as archive:
             found = sorted(archive.find(keys))
@@ -62,7 +66,9 @@ def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent)
                 report(Progress("fetch series", done, len(found)))
         yield films
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(films)
+        lock.close()  # a network disk keeps files that are open
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, content: bytes) -> None:
@@ -72,13 +78,25 @@ def _write(folder: Path, content: bytes) -> None:
     (folder / f"{uid}.dcm").write_bytes(content)
 
 
+def _make_folder() -> tuple[Path, IO[str]]:
+    """A private folder and its lock, held as long as that is open; the folder has its name once the lock is held."""
+    unnamed = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{os.getpid()}-"))
+    lock = (unnamed / _LOCK).open("w", encoding="utf-8")
+    with suppress(OSError):  # a disk that knows no locks, on which nothing is removed either
+        try_to_hold(lock)
+    return unnamed.rename(unnamed.with_name(unnamed.name.removeprefix("."))), lock
+
+
 def _remove_orphans() -> None:
-    """Delete folders of ours whose process is gone."""
+    """Delete folders of ours whose process is gone; its number says so on its own machine, and the lock on all."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         process = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if process.isdigit() and not _runs(int(process)):
             with suppress(OSError):  # another user's
-                shutil.rmtree(folder)
+                with (folder / _LOCK).open("w", encoding="utf-8") as lock:
+                    is_nobodys = try_to_hold(lock)
+                if is_nobodys:
+                    shutil.rmtree(folder)
 
 
 def _runs(process: int) -> bool:
