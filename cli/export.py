@@ -70,6 +70,7 @@ def export(
     choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
     chosen = check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
     if dry_run:
+        console.emit({"folder": str(out), "to": to.value, "step": chosen.step}, as_json=as_json)
         console.say(f"Would write the {weights} weights of step {chosen.step} of {run} for {to} into {out}.")
         return
     if to is Target.release:

@@ -151,6 +151,7 @@ def generate(
     if dry_run:
         told = "".join(f", {name} {word}" for name, word in words.items())
         how = sampler or ("default" if steps is None else f"{steps} steps")
+        console.emit({"synthetic": str(out), "images": len(films), "told": words}, as_json=as_json)
         console.say(f"Would make {len(films)} images with {how}{told} from {run} into {out}.")
         return
     from xraygen.synthesis.conditions import Guidance
@@ -200,6 +201,7 @@ def _planned(run: Path, plan: Path, guidance: float) -> "list[Wish]":
 def _again(run: Path, like: str, out: Path | None, device: str, *, dry_run: bool, as_json: bool) -> None:
     """One film made again; exit 1 if it is another."""
     if dry_run:
+        console.emit({"like": like, "synthetic": None if out is None else str(out)}, as_json=as_json)
         console.say(f"Would make {like} again from {run}{'' if out is None else f' into {out}'}.")
         return
     from xraygen.synthesis.like import remake

@@ -43,6 +43,7 @@ def progressive(
     chosen, splits = options.read_seeds(seeds), read_splits(split)
     if dry_run:
         also = "strip.png" if splits == () else "strip.png and shared-chain.png"
+        console.emit({"progressive": str(out), "chains": len(chosen)}, as_json=as_json)
         console.say(f"Would run {len(chosen)} chains of {run} with {sampler} and write {also} into {out}.")
         return
     from xraygen.synthesis.progressive import ProgressiveSettings

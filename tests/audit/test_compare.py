@@ -176,6 +176,11 @@ def test_json_on_stdout_takes_the_place_of_markdown(reports: list[Path], xraygen
     assert json.loads(result.stdout) == json.loads(json.dumps(compare_reports(reports)))
 
 
+def test_a_dry_run_names_the_reports(reports: list[Path], xraygen_cli: Cli) -> None:
+    result = xraygen_cli("audit", "--compare", *reports, "--dry-run", "--json")
+    assert json.loads(result.stdout) == {"reports": [str(report) for report in reports]}
+
+
 def test_one_report_is_nothing_to_compare(reports: list[Path]) -> None:
     with pytest.raises(UsageError, match="two or more REPORT folders; given: 1"):
         compare_reports(reports[:1])

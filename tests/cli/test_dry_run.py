@@ -27,6 +27,15 @@ PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
             ("ema", "run", "--sigma-rel", 0.07, "--out", "again"),
             {"run": "again", "source": "run", "step": None},
         ),
+        (
+            ("generate", "run", "--out", "made", "--seeds", "0-7", "--condition", "finding=NORMAL"),
+            {"synthetic": "made", "images": 8, "told": {"finding": "NORMAL"}},
+        ),
+        (("generate", "run", "--like", "set#3"), {"like": "set#3", "synthetic": None}),
+        (
+            ("progressive", "run", "--out", "pictures", "--seeds", "0-3"),
+            {"progressive": "pictures", "chains": 4},
+        ),
         (("import", "weights", "--out", "run"), {"run": "run", "source": "weights"}),
         (("benchmark", "speed", "--quick"), {"rounds": 9, "quick": True}),
         (("benchmark", "cifar10", *PAPER), {"folder": "out", "steps": [20, 50], "samples": 50_000}),

@@ -126,8 +126,9 @@ def test_dry_runs_write_nothing(way: Path, xraygen_cli: Cli, tmp_path: Path) -> 
         ],
     ]
     for command in commands:
-        result = xraygen_cli(*command, "--dry-run")
+        result = xraygen_cli(*command, "--dry-run", "--json")
         assert result.exit_code == 0, (command[0], result.stderr)
+        assert json.loads(result.stdout), command[0]
         assert not out.exists(), command[0]
     assert list(tmp_path.iterdir()) == []
 
