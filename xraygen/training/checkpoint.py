@@ -49,6 +49,11 @@ class Checkpoint:
     step: int
 
     @property
+    def run(self) -> Path:
+        """The RUN that it is of."""
+        return self.folder.parents[1]
+
+    @property
     def ema_sha256(self) -> str:
         """Hash of the averaged weights: what an image's provenance names."""
         return str(json.loads((self.folder / HASHES).read_text(encoding="utf-8"))[EMA])

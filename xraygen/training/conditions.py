@@ -4,7 +4,8 @@ B batch, F conditions.
 """
 
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from xraygen.dataset.store import Dataset
 from xraygen.errors import FolderError, UsageError
 from xraygen.models.conditions import CONTINUOUS, DROPPED
 from xraygen.seeds import torch_generator
+
+_log = logging.getLogger(__name__)
 
 CONDITIONS = "conditions.json"
 _FORMAT_VERSION = 1
@@ -82,15 +85,24 @@ def conditions_of(conditions: TrainingConditions | None, rows: NDArray[np.int64]
     return torch.empty(len(rows), 0) if conditions is None else conditions.of_rows(rows)
 
 
-def agree_conditions(config: RunConfig, dataset: Dataset, run: Path) -> None:
+def agree_conditions(config: RunConfig, dataset: Dataset, run: Path, known: Conditions | None = None) -> None:
     """Write the conditions of a new RUN, or see that the DATASET still has those of this one.
 
+    Args:
+        config: The RUN's.
+        dataset: What it is trained on.
+        run: RUN folder.
+        known: What its network knew before its first step here, if it was started from another RUN's weights.
+
     Raises:
-        UsageError: If a column cannot be told, or has other words or another range than when the RUN was started.
+        UsageError: If a column cannot be told, or has other words or another range than when the RUN was started, or
+            words that the network it starts from does not know.
     """
     if not config.conditions.columns:
         return
     found = fit_conditions(dataset, config.conditions)
+    if known is not None:
+        found = taken_over(known, found)
     if not (run / "config.yaml").exists():
         members = [member.to_json() for member in found.members]
         write_json(run / CONDITIONS, {"format_version": _FORMAT_VERSION, "conditions": members})
@@ -102,6 +114,37 @@ def agree_conditions(config: RunConfig, dataset: Dataset, run: Path) -> None:
                 f"{run / CONDITIONS} says that {old.name} is {old.kind} ({old.expected}), and in {dataset.folder} "
                 f"it is {new.kind} ({new.expected}); choose another --out."
             )
+
+
+def taken_over(known: Conditions, found: Conditions) -> Conditions:
+    """The conditions of a network that is fine-tuned: the words and ranges that its weights were trained with.
+
+    Args:
+        known: Those of the RUN that its weights come from.
+        found: Those of the films that it is trained on now, of the same columns.
+
+    Returns:
+        `known`; a column may be missing if it is in either. Numbers beyond a range are told as its end, with a warning.
+
+    Raises:
+        UsageError: If a column is of another kind, or has words that the network does not know.
+    """
+    members = []
+    for theirs, ours in zip(known.members, found.members, strict=True):
+        if theirs.kind != ours.kind or not set(ours.categories) <= set(theirs.categories):
+            raise UsageError(
+                f"The network that train.init_from names was told that {theirs.name} is {theirs.kind} "
+                f"({theirs.expected}), and here it is {ours.kind} ({ours.expected}); expected the same kind and no "
+                "other words, else leave train.init_from out."
+            )
+        if ours.low < theirs.low or ours.high > theirs.high:
+            _log.warning(
+                "%s is %g to %g here, and %g to %g in the RUN that this one starts from; what lies beyond is told as "
+                "the nearest end.",
+                *(ours.name, ours.low, ours.high, theirs.low, theirs.high),
+            )
+        members.append(replace(theirs, may_be_missing=theirs.may_be_missing or ours.may_be_missing))
+    return Conditions(tuple(members))
 
 
 def read_conditions(run: Path, config: RunConfig) -> Conditions:

@@ -12,7 +12,7 @@ from xraygen.dataset.store import Dataset
 from xraygen.devices import environment
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import Checkpoint, run_config
-from xraygen.training.conditions import CONDITIONS, agree_conditions
+from xraygen.training.conditions import CONDITIONS, agree_conditions, read_conditions
 from xraygen.training.start import with_hash
 
 _FIRST_FILES = {"environment.json", "dataset.json", CONDITIONS}
@@ -62,7 +62,8 @@ def prepare_folder(
             raise FolderError(
                 f"{run} is not a RUN and not empty (it holds {foreign[0]}); choose another --out."
             )
-        agree_conditions(config, dataset, run)
+        known = None if start is None else read_conditions(start.run, config)
+        agree_conditions(config, dataset, run, known)
         write_json(run / "environment.json", environment(device))
         write_json(run / "dataset.json", origin)
         # The configuration comes last: it makes the folder a RUN.
@@ -76,7 +77,8 @@ def prepare_folder(
     if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != origin:
         raise UsageError(f"{run} was trained on another DATASET than {dataset.folder}; choose another --out.")
     check_settings(config, run)
-    agree_conditions(config, dataset, run)
+    known = None if run_config(run).train.init_from is None else read_conditions(run, config)
+    agree_conditions(config, dataset, run, known)
 
 
 def check_settings(config: RunConfig, run: Path) -> None:
