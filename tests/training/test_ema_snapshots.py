@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from safetensors.torch import load_file
 
 from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
-from xraygen.errors import FolderError
-from xraygen.training.checkpoint import EMA, load_run, newest_checkpoint
-from xraygen.training.ema_snapshots import reconstruct, snapshots
+from xraygen.errors import FolderError, UsageError
+from xraygen.training.checkpoint import EMA, checkpoints, load_run, newest_checkpoint
+from xraygen.training.ema_snapshots import FOLDER, reconstruct, snapshots, write_snapshot
 from xraygen.training.loop import train
-from xraygen.training.posthoc_ema import SIGMA_RELS
+from xraygen.training.posthoc_ema import SIGMA_RELS, PowerAverages
+from xraygen.training.rollback import settle
 
 TinyConfig = Callable[..., RunConfig]
 KEPT = ("train.posthoc_ema=true", "train.posthoc_ema_every=1", "train.posthoc_ema_keep=5")
@@ -74,3 +76,26 @@ def test_a_run_without_snapshots_says_what_to_do(tiny_run: Path, tmp_path: Path)
     with pytest.raises(FolderError, match="posthoc_ema=true"):
         reconstruct(tiny_run, 0.1, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_an_average_does_not_end_beyond_the_newest_snapshot(averaged: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--step 7: the newest snapshot of .* is that of step 6"):
+        reconstruct(averaged, 0.1, tmp_path / "late", step=7)
+    assert not (tmp_path / "late").exists()
+    assert reconstruct(averaged, 0.1, tmp_path / "early", step=5).profile.step == 5
+
+
+def test_going_back_leaves_no_snapshots_of_the_path_that_was_given_up(averaged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(averaged, tmp_path / "run"))
+    (fourth,) = (checkpoint for checkpoint in checkpoints(run) if checkpoint.step == 4)
+    settle(run, fourth)
+    assert {entry.profile.step for entry in snapshots(run)} == {2, 3, 4}
+
+
+def test_a_snapshot_takes_the_place_of_older_ones_and_of_what_a_kill_left(
+    averaged: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(averaged, tmp_path / "run"))
+    (run / FOLDER / ".step-00000006.4711.partial").mkdir()
+    write_snapshot(run, 7, PowerAverages(load_run(run).model), keep=1)
+    assert [path.name for path in (run / FOLDER).iterdir()] == ["step-00000007"]

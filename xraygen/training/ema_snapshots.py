@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from xraygen.atomic import atomic_folder, sha256_of, write_json
-from xraygen.errors import FolderError
+from xraygen.atomic import atomic_folder, remove_leftovers, sha256_of, write_json
+from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import EMA, HASHES, MODEL, STATE, run_config
 from xraygen.training.posthoc_ema import PowerAverages, Profile, combination, error_of
 
@@ -66,6 +66,18 @@ def write_snapshot(run: Path, step: int, averages: PowerAverages, keep: int) -> 
         write_json(aside / HASHES, hashes)
     for old in sorted((run / FOLDER).glob("step-*"))[:-keep]:
         shutil.rmtree(old)
+    remove_leftovers(run / FOLDER)
+
+
+def drop_snapshots_after(run: Path, step: int) -> None:
+    """Delete the snapshots of steps that are about to be done again, or that a roll-back has given up."""
+    for folder in (run / FOLDER).glob("step-*"):
+        if _step_of(folder) > step:
+            shutil.rmtree(folder)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def snapshots(run: Path) -> list[Snapshot]:
@@ -82,8 +94,7 @@ def snapshots(run: Path) -> list[Snapshot]:
                     f"{folder / name} changed since it was written; delete its folder and try again."
                 )
             sigma_rel = float(name.removeprefix("sigma-rel-").removesuffix(".safetensors"))
-            step = int(folder.name.removeprefix("step-"))
-            found.append(Snapshot(Profile(step, sigma_rel), folder / name))
+            found.append(Snapshot(Profile(_step_of(folder), sigma_rel), folder / name))
     return found
 
 
@@ -98,10 +109,16 @@ def reconstruct(run: Path, sigma_rel: float, out: Path, step: int | None = None)
 
     Raises:
         FolderError: If the RUN has no snapshots up to `step`.
-        UsageError: If there is no such width.
+        UsageError: If there is no such width, or `step` lies beyond the newest snapshot.
     """
     run_config(run)
-    stored = [entry for entry in snapshots(run) if step is None or entry.profile.step <= step]
+    found = snapshots(run)
+    if found and step is not None and step > found[-1].profile.step:
+        raise UsageError(
+            f"--step {step}: the newest snapshot of {run} is that of step {found[-1].profile.step}, and an average "
+            "cannot end later; expected that step or an earlier one."
+        )
+    stored = [entry for entry in found if step is None or entry.profile.step <= step]
     if not stored:
         until = "" if step is None else f" up to step {step}"
         raise FolderError(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from xraygen.atomic import write_json
 from xraygen.errors import XraygenError
 from xraygen.training.checkpoint import Checkpoint, checkpoints, damage, read_progress
+from xraygen.training.ema_snapshots import drop_snapshots_after
 from xraygen.training.logging import append_log, read_log, rewind_log
 
 ROLLBACKS = "rollbacks.json"
@@ -55,7 +56,8 @@ def roll_back(run: Path, step: int, detour: Detour, save_every: int) -> tuple[Ch
 def settle(run: Path, checkpoint: Checkpoint) -> Detour:
     """Bring the folder to where training goes on from a checkpoint, after a roll-back or a kill.
 
-    Later checkpoints that a roll-back left are deleted, later lines of the log dropped, and roll-backs to here told.
+    Later checkpoints that a roll-back left are deleted, later snapshots of averages and lines of the log dropped, and
+    roll-backs to here told.
 
     Args:
         run: RUN folder.
@@ -71,6 +73,7 @@ def settle(run: Path, checkpoint: Checkpoint) -> Detour:
     if listed != _rollbacks(run):
         write_json(run / ROLLBACKS, listed)
     rewind_log(run, step)
+    drop_snapshots_after(run, step)
     if not here:
         return detour
     for later in checkpoints(run):
