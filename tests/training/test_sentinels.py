@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import XraygenError
-from xraygen.training import loop
+from xraygen.training import loop, rollback
 from xraygen.training.batches import Batch, Batches
 from xraygen.training.checkpoint import EMA, MODEL, STATE, Checkpoint, checkpoints, newest_checkpoint
 from xraygen.training.logging import read_log
@@ -116,6 +116,35 @@ def test_training_goes_back_to_the_last_good_checkpoint_and_on_with_other_films(
         for name in (MODEL, EMA):
             ours, whole = (weights(newest_checkpoint(each), name) for each in (run, tmp_path / "run"))
             assert same(ours, whole), (stop_at, name)
+
+
+def test_a_kill_in_the_middle_of_a_roll_back_does_not_count_it_twice(
+    tiny_config: TinyConfig,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    broken: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken(3, 4, 5, 6)
+    config = tiny_config("train.skips_before_rollback=3", "train.max_steps=6", "train.keep_checkpoints=9")
+    dataset, run, whole = open_dataset(tiny_dataset), tmp_path / "run", tmp_path / "whole"
+    train(config, dataset, whole, device="cpu")
+    asked = iter([False] * 4 + [True])
+    train(config, dataset, run, device="cpu", should_stop=partial(next, asked))
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rollback, "settle", die)
+        train(config, dataset, run, device="cpu")
+    assert (
+        newest_checkpoint(run).step == 5
+    )  # of the path that was given up: the stop's, in the row that failed
+    train(config, dataset, run, device="cpu")
+    assert (run / "rollbacks.json").read_bytes() == (whole / "rollbacks.json").read_bytes()
+    assert log_of(run) == log_of(whole)
+    assert same(weights(newest_checkpoint(run)), weights(newest_checkpoint(whole)))
 
 
 def test_it_gives_up_where_going_back_does_not_help(

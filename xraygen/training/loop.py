@@ -35,7 +35,7 @@ from xraygen.training.folder import check_fit, prepare_folder
 from xraygen.training.logging import append_log, read_log
 from xraygen.training.processes import Agreement, others_are_there, start_accelerator, told_by_main
 from xraygen.training.resident import resident_films
-from xraygen.training.rollback import roll_back, settle
+from xraygen.training.rollback import finish_roll_back, roll_back, settle
 from xraygen.training.samples import as_picture, samples_of
 from xraygen.training.sentinels import Reading, grey_levels, memorising, sample_warnings
 from xraygen.training.start import start_from, starting_point
@@ -96,6 +96,7 @@ def train(
             # Once a RUN has a checkpoint it goes on from that, wherever the folder that it started from is by then.
             start = None if checkpoints(run) else starting_point(config)
             prepare_folder(config, dataset, run, accelerator.device, start)
+            finish_roll_back(run)
         with others_are_there(accelerator, run), torch.random.fork_rng(devices=[]):
             start = told_by_main(accelerator, start)
             return _Training(config, dataset, run, accelerator, report, start).loop(should_stop)

@@ -87,6 +87,21 @@ def settle(run: Path, checkpoint: Checkpoint) -> Detour:
     return Detour(here[-1]["passed_over"], detour.rollbacks + len(here))
 
 
+def finish_roll_back(run: Path) -> None:
+    """Delete the checkpoints that a roll-back gave up, where a kill came between its entry and that.
+
+    They lie beyond where it went back to, and have passed over fewer batches than it. One of them, taken for the
+    newest, would lead to the same failure and count its roll-back twice.
+    """
+    listed = _rollbacks(run)
+    for checkpoint in checkpoints(run):
+        passed_over = [entry["passed_over"] for entry in listed if entry["to"] < checkpoint.step]
+        if not passed_over or damage(checkpoint) is not None:
+            continue
+        if max(passed_over) > read_progress(checkpoint)["passed_over"]:
+            shutil.rmtree(checkpoint.folder)
+
+
 def _rollbacks(run: Path) -> list[dict[str, Any]]:
     path = run / ROLLBACKS
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
