@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import EMA, HASHES, load_run, newest_checkpoint
+from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 from xraygen.training.release import release
 
@@ -53,6 +55,16 @@ def test_training_goes_on_from_a_release(
     folder = release(tiny_run, tmp_path / "model", "newest").folder
     config = tiny_config(f"train.init_from={folder}", "train.max_steps=1")
     assert train(config, open_dataset(tiny_dataset), tmp_path / "run", device="cpu").step == 1
+
+
+def test_a_log_whose_last_line_was_cut_short_does_not_keep_a_run_from_being_released(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    lines = [json.dumps(entry) for entry in read_log(run) if "validation_loss" not in entry]
+    (run / "log.jsonl").write_text("\n".join([*lines, '{"step": 7, "loss": 0.']))
+    card = (release(run, tmp_path / "model", "newest").folder / "README.md").read_text()
+    assert "| validation loss | not measured at this step |" in card
 
 
 def test_what_cannot_be_released_is_refused(tiny_run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """RUN -> a RUN to pass on: one checkpoint's averaged weights in half precision, and a model card."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from xraygen.devices import environment
 from xraygen.errors import UsageError
 from xraygen.training.checkpoint import EMA, HASHES, Checkpoint, Choice, chosen_checkpoint, run_config
 from xraygen.training.conditions import CONDITIONS, read_conditions
-from xraygen.training.held_out import LOG, write_held_out
+from xraygen.training.held_out import write_held_out
+from xraygen.training.logging import read_log
 
 _DATASET = "dataset.json"
 _CARD = """{text}
@@ -123,10 +123,7 @@ def _facts(run: Path, config: RunConfig, checkpoint: Checkpoint, parameters: int
 
 def _validation_loss(run: Path, step: int) -> float | None:
     """The loss on held-out films that the log holds for a step."""
-    if not (run / LOG).exists():
-        return None
-    for line in (run / LOG).read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in read_log(run):
         if entry["step"] == step and "validation_loss" in entry:
             return float(entry["validation_loss"])
     return None
