@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -21,21 +22,25 @@ _PACKAGES = (
     "safetensors",
     "torch",
 )
+_NAMES = re.compile(r"cpu|cuda(:(?P<index>0|[1-9][0-9]*))?")
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:1` names; `auto` is the first GPU where there is one."""
+    """The device that `auto`, `cpu`, `cuda` or `cuda:1` names; `auto` is the first GPU where there is one.
+
+    Raises:
+        UsageError: If it is none of these, or not there.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: expected auto, cpu or cuda[:i].") from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+    named = _NAMES.fullmatch(device)
+    if named is None:
+        raise UsageError(f"--device {device}: expected auto, cpu or cuda[:i].")
+    if device != "cpu" and int(named["index"] or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu."
         )
-    return chosen
+    return torch.device(device)
 
 
 def machine(device: torch.device) -> str:

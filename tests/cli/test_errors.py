@@ -109,7 +109,8 @@ def test_wrong_seeds_say_what_a_range_looks_like(
 def test_a_gpu_that_is_not_there(xraygen_cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     command = ("generate", tiny_run, "--out", tmp_path / "out", "--seeds", "0", "--device")
     one_sentence(xraygen_cli(*command, "cuda:97"), 2, "--device cuda:97")
-    one_sentence(xraygen_cli(*command, "gpu"), 2, "expected auto, cpu or cuda[:i]")
+    for device in ("gpu", "mps", "meta", "xpu", "cpu:1", "cuda:-1"):
+        one_sentence(xraygen_cli(*command, device), 2, f"--device {device}: expected auto, cpu or cuda[:i]")
 
 
 def test_a_plan_that_is_to_be_written_as_a_folder(
