@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 from click.testing import Result
 from torch import nn
 
+from xraygen.atomic import write_json
 from xraygen.config import ModelConfig, RunConfig, load_config
+from xraygen.dataset.store import open_dataset
 from xraygen.models.unet import UNet
+from xraygen.training import loop
 from xraygen.training.budget import Walk, budget, budget_figures, budget_sentences, walk
+from xraygen.training.checkpoint import BEST, prune_checkpoints
 from xraygen.training.ledger import Ledger
 from xraygen.training.peak import DevicePeak, measure_peak
 
@@ -144,6 +149,32 @@ def test_the_sentences_say_what_the_figures_say() -> None:
     assert f"{figures['parameters']:,} parameters" in text
     assert "1,000 steps" in text
     assert "3 checkpoints" in text
+
+
+def test_disk_is_what_checkpoints_take_at_the_fullest(
+    tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[int]()
+
+    def measured(run: Path, *settings: int) -> None:
+        files = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
+        taken.append(sum(path.stat().st_size for path in files))
+        prune_checkpoints(run, *settings)
+
+    def first_is_best(run: Path, _: object) -> None:
+        write_json(run / "checkpoints" / BEST, {"step": 1})
+
+    monkeypatch.setattr(loop, "prune_checkpoints", measured)
+    monkeypatch.setattr(loop, "mark_best", first_is_best)
+    # At step 3 there are three: the best, the newest and the one being written.
+    config = tiny_config("train.save_every=1", "train.keep_checkpoints=1", "train.max_steps=3")
+    loop.train(config, open_dataset(tiny_dataset), tmp_path / "run", device="cpu")
+    whole = budget(config)
+    needed = whole.disk_bytes()
+    # Names, shapes and hashes come on top: a few per cent of so small a network.
+    assert needed < max(taken) < 1.05 * needed + 4096
+    short = tiny_config("train.save_every=5", "train.keep_checkpoints=9", "train.max_steps=5")
+    assert 3 * replace(whole, config=short).disk_bytes() == 2 * needed  # the untrained network and the last
 
 
 def test_the_peak_of_this_device_is_measured() -> None:

@@ -154,11 +154,17 @@ class Budget:
         return arithmetic + traffic / peak.bandwidth
 
     def disk_bytes(self) -> int:
-        """Checkpoints and snapshots of averages that are kept; grids of samples and logs are small beside them."""
-        train, copies = self.config.train, _COPIES_ON_DISK * self.config.train.keep_checkpoints
+        """Most that checkpoints and snapshots of averages take; grids of samples and logs are small beside them.
+
+        What is not needed any more is deleted once the next one is there: beside the checkpoints that are kept lie the
+        best one and the one being written, beside the snapshots one being written.
+        """
+        train = self.config.train
+        checkpoints = min(train.keep_checkpoints + 2, 1 + ceil(train.max_steps / train.save_every))
+        copies = _COPIES_ON_DISK * checkpoints
         if train.posthoc_ema:  # two more in each checkpoint, and two of half the size in each snapshot
-            copies += 2 * train.keep_checkpoints
-            copies += min(train.posthoc_ema_keep, train.max_steps // train.posthoc_ema_every)
+            copies += 2 * checkpoints
+            copies += min(train.posthoc_ema_keep + 1, train.max_steps // train.posthoc_ema_every)
         return self.weights_bytes * copies
 
 
@@ -228,7 +234,8 @@ def budget_sentences(budget: Budget, peak: DevicePeak) -> list[str]:
         f"Time: about {_duration(seconds)} per step and {_duration(seconds * train.max_steps)} for {train.max_steps:,} "
         f"steps, at the {_quantity(peak.of(train.precision), 'FLOP/s')} and {_quantity(peak.bandwidth, 'B/s')} that "
         "this device showed just now.",
-        f"Disk: {_quantity(budget.disk_bytes(), 'B')} for {train.keep_checkpoints} checkpoints.",
+        f"Disk: {_quantity(budget.disk_bytes(), 'B')} at the fullest, for {train.keep_checkpoints} checkpoints, the "
+        "best one and the one being written.",
     ]
     if budget.sampling.peak_bytes > budget.work.peak_bytes:
         lines.append(
