@@ -21,7 +21,7 @@ from pydantic import (
 
 from xraygen.config_errors import explain
 from xraygen.errors import ConfigError
-from xraygen.presets import read_overrides, read_yaml
+from xraygen.presets import is_positive, read_overrides, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -316,7 +316,7 @@ class RunConfig(Config):
             "image_size": image_size,
             "in_channels": sections["data"].get("channels", DataConfig().channels),
             "learns_variance": sections["diffusion"].get("variance_type") == "learned_range",
-            "hears_augmentation": _positive(sections["data"].get("augment_probability", 0)),
+            "hears_augmentation": is_positive(sections["data"].get("augment_probability", 0)),
         }
         return {
             **values,
@@ -338,7 +338,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _last_step_can_be_learned(self) -> Self:
-        """With no signal left at the last step, neither the noise nor a weight by signal teaches anything there."""
+        """With no signal left at the last step, neither the noise nor a weight or a draw by signal teaches it."""
         if not self.schedule.zero_terminal_snr:
             return self
         if self.diffusion.prediction_type in ("epsilon", "edm"):
@@ -352,19 +352,16 @@ class RunConfig(Config):
                 "diffusion.loss_weighting min_snr gives the last step of schedule.zero_terminal_snr a weight of 0, so "
                 "that it is never learned; expected simple or bound"
             )
+        if self.diffusion.timestep_sampling == "lognormal":
+            raise ValueError(
+                "diffusion.timestep_sampling lognormal never draws the last step of schedule.zero_terminal_snr, whose "
+                "sigma is infinite, so that it is never learned; expected uniform"
+            )
         return self
 
     def to_yaml(self) -> str:
         """The resolved configuration, as `load_config` reads it back."""
         return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
-
-
-def _positive(value: Any) -> bool:
-    """Whether a value, not yet checked, will be a number above 0."""
-    try:
-        return float(value) > 0
-    except (TypeError, ValueError):
-        return False
 
 
 def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

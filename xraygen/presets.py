@@ -76,3 +76,11 @@ def read_overrides(overrides: Sequence[str]) -> Any:
         return OmegaConf.from_dotlist(list(overrides))
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"--set {' '.join(overrides)}: {' '.join(str(error).split())}") from None
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value, as it is written, will be a number above 0."""
+    try:
+        return float(value) > 0
+    except (TypeError, ValueError):
+        return False

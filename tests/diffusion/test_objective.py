@@ -231,6 +231,7 @@ def test_a_network_that_learns_the_variance_has_twice_the_outputs() -> None:
         ("diffusion.prediction_type=epsilon", "from its noise alone none can be predicted"),
         ("diffusion.prediction_type=edm", "expected diffusion.prediction_type v_prediction or sample"),
         ("diffusion.loss_weighting=min_snr", "gives the last step .* a weight of 0"),
+        ("diffusion.timestep_sampling=lognormal", "never draws the last step .* expected uniform"),
     ],
 )
 def test_zero_terminal_snr_refuses_what_cannot_learn_the_last_step(override: str, sentence: str) -> None:
