@@ -33,6 +33,17 @@ def test_the_newest_snapshots_of_both_widths_are_kept(averaged: Path) -> None:
     assert found == [(step, sigma_rel) for step in range(2, 7) for sigma_rel in SIGMA_RELS]
 
 
+@pytest.mark.parametrize("left", ["hashes.json", f"sigma-rel-{SIGMA_RELS[0]:.3f}.safetensors", ""])
+def test_what_a_kill_left_of_an_old_snapshot_does_not_count(
+    left: str, averaged: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(averaged, tmp_path / "run")
+    for file in (run / FOLDER / "step-00000002").iterdir():
+        if file.name != left:
+            file.unlink()
+    assert sorted({entry.profile.step for entry in snapshots(run)}) == [3, 4, 5, 6]
+
+
 def test_the_width_that_was_kept_comes_back(averaged: Path, tmp_path: Path) -> None:
     made = reconstruct(averaged, 0.10, tmp_path / "same")
     assert made.error < 1e-3

@@ -88,7 +88,10 @@ def snapshots(run: Path) -> list[Snapshot]:
     """
     found = []
     for folder in sorted((run / FOLDER).glob("step-*")):
-        for name, digest in json.loads((folder / HASHES).read_text(encoding="utf-8")).items():
+        hashes = _hashes_of(folder)
+        if not all((folder / name).is_file() for name in hashes):
+            continue  # an old one, of which a kill left a part
+        for name, digest in hashes.items():
             if sha256_of(folder / name) != digest:
                 raise FolderError(
                     f"{folder / name} changed since it was written; delete its folder and try again."
@@ -96,6 +99,14 @@ def snapshots(run: Path) -> list[Snapshot]:
             sigma_rel = float(name.removeprefix("sigma-rel-").removesuffix(".safetensors"))
             found.append(Snapshot(Profile(_step_of(folder), sigma_rel), folder / name))
     return found
+
+
+def _hashes_of(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256; nothing where the list itself has been deleted."""
+    try:
+        return dict(json.loads((folder / HASHES).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
 
 
 def reconstruct(run: Path, sigma_rel: float, out: Path, step: int | None = None) -> Reconstruction:
