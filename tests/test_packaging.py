@@ -1,9 +1,11 @@
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,20 @@ def test_every_pinned_dependency_is_in_the_constraints() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     names = {name.replace("==", ">=").partition(">=")[0].partition("[")[0].lower() for name in wanted}
     assert names <= pins
+
+
+def test_every_required_package_is_imported() -> None:
+    imported = {
+        match[1]
+        for folder in ("xraygen", "cli")
+        for file in (ROOT / folder).rglob("*.py")
+        for match in re.finditer(r"^\s*(?:from|import) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    brought_by = packages_distributions()
+    used = {name.lower().replace("_", "-") for package in imported for name in brought_by.get(package, ())}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.split("[=>]", name)[0] for name in project["dependencies"]}
+    assert required - used == {"pyjpegls"}  # by which pydicom compresses phantoms
 
 
 @pytest.fixture(scope="module")
