@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from xraygen.metrics.features import extract, load_extractor
 from xraygen.ranges import stored_to_unit
 from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.path_folder import PathOutputs
+from xraygen.synthesis.path_frames import Way
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.synthesis.timesteps import log_snrs, timestep_of_log_snr
 from xraygen.training.checkpoint import LoadedRun
@@ -33,15 +35,25 @@ def pixels_of(folder: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def path(
-    tiny_run: Path, tiny_dataset: Path, fast: SamplerSettings, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    """A PATH with all that can be in it."""
-    out = tmp_path_factory.mktemp("path") / "out"
+def make_path(tiny_run: Path, tiny_dataset: Path, fast: SamplerSettings) -> Callable[[Path], None]:
+    """`make_path(out)`: a PATH with all that can be in it."""
     settings = InterpolateSettings(mode="slerp", timestep=10, frames=5, beyond=1)
     outputs = PathOutputs(tiny_dataset, "pixels", grid=True)
     rows = f"{tiny_dataset}#1", f"{tiny_dataset}#9"
-    interpolate(tiny_run, *rows, out, settings, fast, outputs=outputs, file_format="dicom", device="cpu")
+
+    def make(out: Path) -> None:
+        interpolate(tiny_run, *rows, out, settings, fast, outputs=outputs, file_format="dicom", device="cpu")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def path(
+    make_path: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Such a PATH, and its path.json."""
+    out = tmp_path_factory.mktemp("path") / "out"
+    make_path(out)
     return out, json.loads((out / "path.json").read_text())
 
 
@@ -56,7 +68,9 @@ def test_a_path_has_its_pictures_and_its_description(path: tuple[Path, dict[str,
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert [frame["lambda"] for frame in told["frames"]] == [-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25]
     assert told["personal_data"] is True
-    assert told["settings"]["timestep"] == 11  # the nearest of the ten steps 19, 17, ... that the chain has
+    assert (
+        told["settings"]["timestep"] == 11
+    )  # the nearest of the ten steps 19, 17, 15, 13, 11, 8, ... that the chain has
     assert told["ends"] == {"a": {"dataset_row": 1}, "b": {"dataset_row": 9}}
 
 
@@ -103,19 +117,41 @@ def test_the_curves_are_what_they_say(path: tuple[Path, dict[str, Any]], tiny_da
 
 
 def test_the_grid_has_a_row_per_noise_and_ends_with_the_mixed_films(
-    path: tuple[Path, dict[str, Any]],
+    path: tuple[Path, dict[str, Any]], way: Way, tiny_dataset: Path
 ) -> None:
     out, told = path
-    # Eighths of 20 steps are 20, 18 (17.5 rounded), 15, 12, 10, 8, 5 and 2; the chain has 20, 18, ..., 2.
+    # Eighths of 20 steps are 20, 18 (17.5 rounded), 15, 12, 10, 8, 5 and 2; the chain has 20, 18, 16, 14, 12, 9, 7, 5,
+    # 3 and 1. Of two that are as near the less noisy one is taken.
     steps = told["grid"]["timesteps_counted_from_1"]
-    assert steps[0] == 20
-    assert steps[-1] == 0
-    assert steps == sorted(set(steps), reverse=True)
-    with Image.open(out / "grid.png") as grid:
-        assert grid.height > len(steps) * 64  # frames of 16 px are shown four times as large
+    assert steps == [20, 18, 14, 12, 9, 7, 5, 1, 0]
+    grid = grid_cells(out / "grid.png", 9, 9)
+    films = open_dataset(tiny_dataset).images[[1, 9]] / 257.0
+    assert np.abs(grid[:, 0] - films[0]).max() <= 1
+    assert np.abs(grid[:, -1] - films[1]).max() <= 1
+    lam = np.array([-0.25, 0, 0.25, 0.5, 0.75, 1, 1.25])
+    weight = lam[:, None, None]
+    mixed = ((1 - weight) * films[0] + weight * films[1]).clip(0, 255)
+    assert np.abs(grid[-1, 1:-1] - mixed).max() <= 1
+    slerp, timesteps = replace(way, mode="slerp"), way.chain.schedule.timesteps.tolist()
+    for row, t in zip(grid[:-1:3], steps[:-1:3], strict=True):
+        frames = slerp.frames(torch.from_numpy(lam), timesteps.index(t - 1), lambda count: None).x
+        expected = ((frames[:, 0].numpy() + 1) * 127.5).clip(0, 255)
+        assert np.abs(row[1:-1] - expected).max() <= 1
 
 
-def test_the_same_command_makes_the_path_anew_and_another_is_refused(
+def grid_cells(picture: Path, rows: int, columns: int) -> np.ndarray:
+    """The films of a captioned grid, (rows, columns, 16, 16): each 64 px, two apart, below and beside its captions."""
+    with Image.open(picture) as image:
+        sheet = np.asarray(image).astype(np.float64)
+    top, left = (side - 66 * cells + 2 for side, cells in zip(sheet.shape, (rows, columns), strict=True))
+    corners = [[(top + 66 * row, left + 66 * column) for column in range(columns)] for row in range(rows)]
+    cells = np.array([[sheet[y : y + 64, x : x + 64] for y, x in row] for row in corners])
+    films: np.ndarray = cells[..., ::4, ::4]
+    assert np.array_equal(cells, films.repeat(4, axis=-2).repeat(4, axis=-1))  # every pixel a square of 4
+    return films
+
+
+def test_another_command_on_a_path_is_refused(
     path: tuple[Path, dict[str, Any]], tiny_run: Path, tiny_dataset: Path, fast: SamplerSettings
 ) -> None:
     out, _ = path
@@ -131,6 +167,23 @@ def test_the_same_command_makes_the_path_anew_and_another_is_refused(
             outputs=PLAIN,
             device="cpu",
         )
+
+
+def test_the_same_command_makes_the_path_anew(
+    path: tuple[Path, dict[str, Any]],
+    make_path: Callable[[Path], None],
+    tmp_path: Path,
+) -> None:
+    """With a frame gone and a picture damaged it ends with the same bytes in the same files."""
+    again = Path(shutil.copytree(path[0], tmp_path / "again"))
+    (again / "frames" / "frame-003.png").unlink()
+    (again / "strip.png").write_bytes(b"damaged")
+    make_path(again)
+    assert bytes_of(again) == bytes_of(path[0])
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_the_log_snr_means_the_same_at_every_size(loaded: LoadedRun) -> None:

@@ -107,4 +107,6 @@ def read_provenance(folder: Path) -> dict[str, Any]:
             raise ValueError("no provenance")
     except (OSError, ValueError, KeyError, TypeError):
         raise FolderError(f"{path} is missing or damaged; choose another folder.") from None
-    return {"version": OLDER, "machine": "", **told}
+    told.setdefault("version", OLDER)
+    told.setdefault("machine", "")
+    return told
