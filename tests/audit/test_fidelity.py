@@ -1,9 +1,12 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
-from xraygen.audit.fidelity import choose, equal_count, reference_sets
+from xraygen.audit.fidelity import Comparison, choose, equal_count, reference_sets
 from xraygen.audit.intervals import frechet_intervals
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
@@ -78,3 +81,70 @@ def test_a_set_equal_to_the_test_films_has_distance_0_within_its_interval() -> N
     interval = frechet_intervals(test, {"this": test}, 0)["this"]
     assert interval.value == pytest.approx(0, abs=1e-10)
     assert interval.low == 0
+
+
+@pytest.fixture(scope="module")
+def upright(
+    tmp_path_factory: pytest.TempPathFactory,
+    textures: Callable[..., NDArray[np.uint16]],
+    make_dataset: Callable[..., Path],
+) -> tuple[NDArray[np.float64], dict[str, Comparison]]:
+    """40 training films of 48 x 32 px in [0, 1], and the reference sets of 20."""
+    splits = ["train"] * 40 + ["validation"] * 4 + ["test"] * 20
+    folder = make_dataset(tmp_path_factory.mktemp("upright") / "dataset", textures(64, 3, (48, 32)), splits)
+    dataset = open_dataset(folder)
+    train = dataset.indices("train")
+    return dataset.gather(train) / 65535, reference_sets(dataset, train, 20, 0)
+
+
+def in_unit(chosen: Comparison) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = chosen.images / (2.0**chosen.bits - 1)
+    return unit
+
+
+def test_the_blurred_set_is_the_floor_through_a_gaussian_of_a_32nd_of_the_height(
+    upright: tuple[NDArray[np.float64], dict[str, Comparison]],
+) -> None:
+    _, sets = upright
+    sharp, soft = in_unit(sets["real"]), in_unit(sets["blurred"])
+    expected = gaussian_filter(sharp, sigma=(0, 1.5, 1.5), truncate=8)
+    # Beyond 5 px, where ours ends, lie 2.5e-4 of the kernel on either axis, and films differ there by less than 0.3.
+    away = (slice(None), slice(12, -12), slice(12, -12))
+    np.testing.assert_allclose(soft[away], expected[away], rtol=0, atol=1.5e-4)
+    assert np.abs(sharp[away] - expected[away]).max() > 0.01  # it is a blur that can be seen
+    assert "1.5 px" in sets["blurred"].description
+
+
+def test_the_gaussian_has_mean_and_covariance_of_all_training_films(
+    upright: tuple[NDArray[np.float64], dict[str, Comparison]],
+) -> None:
+    """In the 39 directions in which 40 films differ, scaled by their spread, the draws are standard normal."""
+    films, sets = upright
+    drawn, floor = (in_unit(sets[name]).reshape(20, -1) for name in ("gaussian", "real"))
+    mean = films.reshape(40, -1).mean(axis=0)
+    _, spread, directions = np.linalg.svd(films.reshape(40, -1) - mean, full_matrices=False)
+    scores = (drawn - mean) @ directions[:39].T / (spread[:39] / np.sqrt(39))  # (20, 39)
+    assert scores.mean() == pytest.approx(0, abs=5 / np.sqrt(scores.size))
+    assert scores.var() == pytest.approx(1, abs=5 * np.sqrt(2 / scores.size))
+    spread_of_pixels = films.reshape(40, -1).std(axis=0, ddof=1)
+    assert (np.abs(drawn.mean(axis=0) - mean) < 5 * spread_of_pixels / np.sqrt(20)).all()
+
+    def left_over(centred: NDArray[np.float64], among: NDArray[np.float64]) -> float:
+        """Share of the draws that no mixture of these films is."""
+        weights, *_ = np.linalg.lstsq(among.T, centred.T, rcond=None)
+        return float(np.linalg.norm(centred.T - among.T @ weights) / np.linalg.norm(centred))
+
+    assert left_over(drawn - mean, films.reshape(40, -1) - mean) < 1e-3  # 16 bits, and hardly a pixel clipped
+    assert left_over(drawn - mean, np.vstack([floor, mean]) - mean) > 0.03  # the floor's 20 are not enough
+    assert "40 training films" in sets["gaussian"].description
+
+
+def test_the_noise_is_uniform_and_its_own_in_every_film(
+    upright: tuple[NDArray[np.float64], dict[str, Comparison]],
+) -> None:
+    grain = in_unit(upright[1]["noise"])
+    # The variance of u is 1/12 and that of (u - 1/2)² is 1/180: five standard errors of each mean.
+    assert grain.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / grain.size))
+    assert grain.var() == pytest.approx(1 / 12, abs=5 * np.sqrt(1 / 180 / grain.size))
+    correlations = np.corrcoef(grain.reshape(20, -1)) - np.eye(20)
+    assert np.abs(correlations).max() < 5 / np.sqrt(48 * 32)

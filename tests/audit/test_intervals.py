@@ -59,6 +59,12 @@ def test_wilson_of_a_half_with_100_independent_films() -> None:
     assert interval.high - 0.5 == pytest.approx(half)
 
 
+def test_a_share_counts_as_many_independent_films_as_its_error_speaks_of_and_no_more_than_there_are() -> None:
+    for error, count, same_error, same_count in ((0.1, 100, 0.05, 25), (0.01, 100, 0.05, 100)):
+        found, same = share_interval(0.5, error, count), share_interval(0.5, same_error, same_count)
+        assert (found.low, found.high) == pytest.approx((same.low, same.high), abs=1e-12)
+
+
 def held_at(count: int, repeats: int) -> dict[str, float]:
     """Share of intervals that hold the truth, of two populations that differ; FD, FD at infinity and coverage."""
     rng = np.random.default_rng(0)

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from xraygen.audit.fidelity import Comparison
-from xraygen.audit.measures import MEASURES, in_features, in_pixels
+from xraygen.audit.intervals import Interval
+from xraygen.audit.measures import MEASURES, enough, in_features, in_pixels
 from xraygen.metrics.kernel import kernel_distance
 from xraygen.metrics.manifold import manifold
 
@@ -73,3 +74,34 @@ def test_greys_and_spectra_of_sets() -> None:
     assert found["spectrum"]["value"] == pytest.approx(10 * np.log10(4), abs=0.01)
     assert found["spectrum"]["floor"] == 0
     assert found["intensity"]["low"] < found["intensity"]["value"] < found["intensity"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "lower_is_better", "expected"),
+    [
+        # The wider half of 4 to 8 is 3; the Gaussian's 1 is no worse than the floor; N (2 · 3 / 4)² = 225.
+        (((5, 4, 8), (2, 1, 3), (6, 0, 9), (1, 0, 2), (90, 0, 99)), True, (3, 4, 225)),
+        # Quarters and eighths are exact: 100 (2 · 0.125 / 0.5)² = 25.
+        (((0.5, 0.375, 0.5625), (0.75, 0.5, 1), (0.25, 0, 1), (1, 0, 1), (0, 0, 1)), False, (0.125, 0.5, 25)),
+        # No known bad set is worse than the floor.
+        (((5, 4, 8), (2, 1, 3), (2, 0, 9), (1, 0, 2), (0, 0, 99)), True, (3, None, None)),
+        # Never none at all.
+        (((5, 5, 5), (2, 1, 3), (6, 0, 9), (1, 0, 2), (90, 0, 99)), True, (0, 4, 1)),
+    ],
+    ids=["lower", "higher", "none worse", "no width"],
+)
+def test_how_many_films_would_do_by_hand(
+    numbers: tuple[tuple[float, float, float], ...],
+    lower_is_better: bool,
+    expected: tuple[float | None, ...],
+) -> None:
+    intervals = {key: Interval(*number) for key, number in zip(KEYS, numbers, strict=True)}
+    found = enough(intervals, 100, lower_is_better=lower_is_better)
+    assert (found["half_width"], found["gap"], found["count"]) == expected
+
+
+@pytest.mark.parametrize("refused", ["this", "real"])
+def test_a_refused_number_says_nothing_of_how_many_films_would_do(refused: str) -> None:
+    intervals = {key: Interval(1, 0, 2) for key in KEYS} | {refused: None}
+    found = enough(intervals, 100, lower_is_better=True)
+    assert found == {"half_width": None, "gap": None, "count": None}

@@ -201,3 +201,11 @@ def test_a_set_whose_bound_is_0_passes_without_a_suspect_alone(suspects: int, va
     report = {**REPORT, "privacy": {"suspects": [{}] * suspects, "gate": gate}}
     (verdict,) = judge([parse_check("suspects/bound>1")], report)
     assert (verdict["passed"], verdict["value"]) == (suspects == 0, value)
+
+
+@pytest.mark.parametrize("text", ["copies>0", "copies<0"])
+def test_copies_that_an_undecided_audit_did_not_count_pass_no_check(text: str) -> None:
+    gate = {"expected": 1.5, "bound": 4, "copies": None, "verdict": "undecided"}
+    (verdict,) = judge([parse_check(text)], {**REPORT, "privacy": {"suspects": [], "gate": gate}})
+    assert (verdict["passed"], verdict["value"]) == (False, None)
+    assert verdict["sentence"].startswith("copies is refused, so that nothing can be said")
