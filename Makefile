@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test slow numerics bench films docs audit-packages demo clean
+.PHONY: help setup check format test slow features-test numerics bench films docs audit-packages demo clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,13 @@ test: $(STAMP)  ## the tests, and which of them took longest
 
 slow: $(STAMP)  ## the proofs that take minutes: kill tests, long chains
 	$(BIN)/pytest -m slow
+
+# Beside the other packages and not among them: MONAI imports transformers wherever it finds it.
+FEATURES := $(VENV)/features
+
+features-test: $(STAMP)  ## the tests of dinov2, rad-dino and clip, which `test` skips: they need transformers
+	test -d $(FEATURES) || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target $(FEATURES) transformers tokenizers regex
+	PYTHONPATH=$(FEATURES) $(BIN)/pytest tests/metrics/test_vision_transformers.py
 
 numerics: export XRAYGEN_MEASURED = $(VENV)/measured.txt
 numerics: $(STAMP)  ## measure how far xraygen is from every reference, into docs/concepts/numerics.md
