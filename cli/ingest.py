@@ -1,6 +1,6 @@
 """`xraygen ingest`: films -> DATASET."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,8 @@ from xraygen.progress import Report
 from . import console, options, servers
 
 if TYPE_CHECKING:
-    from xraygen.dataset.ingest_settings import IngestSummary
+    from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
+    from xraygen.dataset.sources import SourceFile
     from xraygen.films.pacs import Server
 
 
@@ -89,7 +90,7 @@ def ingest(
         Path | None, typer.Option(metavar="CSV", help="Labels, patients, sex, age, views.")
     ] = None,
     label_columns: Annotated[
-        str | None, typer.Option(metavar="A,B", help="The CSV's columns that are labels [all others].")
+        str | None, typer.Option(metavar="A,B", help="The CSV's columns that are labels [all that look so].")
     ] = None,
     label_preset: Annotated[
         LabelPreset, typer.Option(help="Convention of the CSV; auto: the one that its header shows.")
@@ -194,11 +195,7 @@ def ingest(
             sources, (pacs, "--pacs", aet, calling_aet, dicomweb, tls, tls_ca, tls_cert, token_file)
         )
     if dry_run and server is None:
-        files = room.files_to_read(sources or [], out, settings)
-        console.emit(
-            {"dataset": str(out), "files": len(files), "settings": settings.to_json()}, as_json=as_json
-        )
-        console.say(f"Would read {len(files)} files into {out}: {size} pixels, {fit}, {bits} bits.")
+        _say_plan(room.files_to_read(sources or [], out, settings), out, settings, as_json=as_json)
         return
     if dry_run and server is not None:
         _say_what_matches(server, find or [], as_json=as_json)
@@ -241,6 +238,34 @@ def _films(
         yield [folder]
 
 
+def _say_plan(files: "list[SourceFile]", out: Path, settings: "IngestSettings", *, as_json: bool) -> None:
+    """What would be read, and what the CSV of labels would give."""
+    from xraygen.dataset.ingest import read_label_table
+
+    table = read_label_table(settings, files)
+    known = (
+        {"label_rows": len(table.rows), "label_names": table.label_names, "left_out": table.left_out}
+        if table
+        else {}
+    )
+    plan = {"dataset": str(out), "files": len(files), **known, "settings": settings.to_json()}
+    console.emit(plan, as_json=as_json)
+    prepare = settings.prepare
+    height, width = prepare.size
+    console.say(
+        f"Would read {len(files)} files into {out}: {height}x{width} pixels, {prepare.fit}, {prepare.bits} bits."
+    )
+    if table is not None:
+        console.say(f"  {len(table.rows)} rows of labels: {', '.join(table.label_names) or 'none'}")
+        _say_left_out(table.left_out)
+
+
+def _say_left_out(columns: Sequence[str]) -> None:
+    """The CSV's columns that stay out of the DATASET."""
+    if columns:
+        console.say(f"  left out, for they may name a patient: {', '.join(columns)}")
+
+
 def _say_what_matches(server: "Server", find: list[str], *, as_json: bool) -> None:
     """How much an archive would be asked for."""
     from xraygen.dataset.download import count_series
@@ -263,8 +288,7 @@ def _say(summary: "IngestSummary") -> None:
         console.say(f"  {split}: {images} images of {summary.patients[split]} patients")
     if summary.label_names:
         console.say(f"  labels: {', '.join(summary.label_names)}; {summary.unlabelled} images have none")
-    if summary.left_out:
-        console.say(f"  left out, for they may name a patient: {', '.join(summary.left_out)}")
+    _say_left_out(summary.left_out)
     for folder in summary.made_with_excluded:
         console.say(f"  made with excluded films: {folder}")
     for note in summary.notes:

@@ -42,14 +42,14 @@ WORDS = (
     "Privatnotiz", "Pngtextowitz", "Niftivic", "Ottersbach", "Kommentarius", "0151-2342", "Viewposina", "Bodypartova",
     "20240229", "131415.9", "STATIONX7",
 )  # fmt: skip
-IDENTIFIERS = ("ZZ-48151623", "Quarkovic^Zebedia", "1.2.826.0.1.3680043.9.7777.1", "ACC9081726354")
+IDENTIFIERS = ("ZZ-48151623", "Quarkovic^Zebedia", "1.2.826.0.1.3680043.9.7777.1", "ACC9081726354-1")
 
 
 def plant(film: Dataset, number: int) -> Dataset:
     """Fill a phantom's tags with a patient's."""
     film.PatientName, film.PatientID = "Quarkovic^Zebedia^^Dr.", f"ZZ-48151623-{number // 2}"
     film.OtherPatientNames, film.PatientBirthDate, film.PatientAge = "Zebedia Q.", "19470811", "097Y"
-    film.AccessionNumber, film.InstitutionName = "ACC9081726354", "Wendelinspital"
+    film.AccessionNumber, film.InstitutionName = f"ACC9081726354-{number // 2 % 99}", "Wendelinspital"
     film.StudyDate = film.SeriesDate = film.ContentDate = "20240229"
     film.StudyTime, film.StationName = "131415.9", "STATIONX7"
     film.StudyDescription, film.SeriesDescription = "Verlaufskontrolle Quarkovic", "geb. 11.08.1947"
@@ -106,7 +106,7 @@ def write_sources(films: Path, folder: Path) -> None:
     volume.header["descrip"], volume.header["intent_name"] = b"Niftivic 11.08.1947", b"Niftivic"
     volume.to_filename(ward / "Plumbob.nii.gz")
     rows = [
-        f"Quarkovic,19470811,ACC9081726354,Kommentarius,ZZ-48151623-{number},F{number % 2}"
+        f"Quarkovic,19470811,ACC9081726354-{number},Kommentarius,ZZ-48151623-{number},F{number % 2}"
         for number in range(20)
     ]
     (folder / "labels.csv").write_text(

@@ -115,6 +115,25 @@ def test_a_dry_run_touches_nothing(xraygen_cli: Cli, folder: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
 
+def test_a_dry_run_reads_the_labels_and_checks_the_names(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    common = ("ingest", folder, "--out", tmp_path / "dataset", "--labels", table, "--dry-run", "--json")
+    table.write_text("Dateiname;Nachname;Befund\nsick-0;Quarkovic;x\nwell-1;Zebedia;y\n")
+    result = xraygen_cli(*common)
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert (plan["label_rows"], plan["label_names"], plan["left_out"]) == (2, ["Befund"], ["Nachname"])
+    assert "2 rows of labels: Befund" in result.stderr
+    assert "left out, for they may name a patient: Nachname" in result.stderr
+    table.write_text("Dateiname;Befund\nnobody;x\n")
+    result = xraygen_cli(*common)
+    assert result.exit_code == 2
+    assert "no row speaks of any of the films" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "labels.csv"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -62,6 +62,9 @@ def test_the_last_number_of_a_uid_is_no_suffix(tmp_path: Path) -> None:
         ("study_id", Facts(study="7"), ""),
         ("PatientID", Facts(patient="7"), ""),
         ("subject_id", Facts(patient="7"), ""),
+        ("AccessionNumber", Facts(accession="7"), ""),
+        ("Accession Number", Facts(accession="7"), ""),
+        ("accession", Facts(accession="7"), ""),
     ],
 )
 def test_a_row_matches_by_dicom_identifier(tmp_path: Path, header: str, known: Facts, instance: str) -> None:
@@ -70,6 +73,63 @@ def test_a_row_matches_by_dicom_identifier(tmp_path: Path, header: str, known: F
     assert row is not None
     assert row.labels == {"finding": "x"}
     assert row_for(table, "a.dcm") is None
+
+
+def test_examinations_of_a_patient_are_told_apart_by_accession_number(tmp_path: Path) -> None:
+    rows = "p1;A1;normal\np1;A2;Erguss\np2;A3;normal"
+    table = table_of(tmp_path, f"Patient;AccessionNumber;Befund\n{rows}\n")
+    found = {
+        (patient, accession): row_for(table, "a.dcm", Facts(patient=patient, accession=accession))
+        for patient, accession in (
+            ("p1", "A1"),
+            ("p1", "A2"),
+            ("p1", "A9"),
+            ("p2", "A9"),
+            ("p1", ""),
+            ("p2", ""),
+        )
+    }
+    said = {film: row.labels["Befund"] if row else None for film, row in found.items()}
+    assert said == {
+        ("p1", "A1"): "normal",
+        ("p1", "A2"): "Erguss",
+        ("p1", "A9"): None,  # an examination that the table does not know
+        ("p2", "A9"): None,
+        ("p1", ""): None,  # it may be of either
+        ("p2", ""): "normal",
+    }
+
+
+def test_a_study_goes_before_the_accession_number(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "study,accession,finding\n1,A,x\n2,A,y\n")
+    assert row_for(table, "a.dcm", Facts(study="2", accession="A")) == Facts(
+        study="2", labels={"finding": "y"}
+    )
+
+
+@pytest.mark.parametrize("header", ["Patient", "AccessionNumber", "StudyInstanceUID"])
+def test_rows_that_differ_about_a_group_of_films_are_not_to_be_deleted(tmp_path: Path, header: str) -> None:
+    with pytest.raises(UsageError, match="would give its films the other row's labels") as caught:
+        table_of(tmp_path, f"{header},Befund\n7,normal\n7,Erguss\n")
+    assert "keep one" not in str(caught.value)
+    assert f"cannot be told apart by {header}; add a column StudyInstanceUID" in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_is_what_the_header_has_most_of_outside_of_quotes(
+    tmp_path: Path, separator: str
+) -> None:
+    header = separator.join(('"Name, Vorname; Titel"', "Patient", "Befund"))
+    table = table_of(tmp_path, f"{header}\n" + separator.join(('"a, b"', "p7", "x")) + "\n")
+    assert (table.label_names, table.left_out) == (("Befund",), ("Name, Vorname; Titel",))
+    assert row_for(table, "a.dcm", Facts(patient="p7")) == Facts(patient="p7", labels={"Befund": "x"})
+
+
+@pytest.mark.parametrize("text", ["Pfad;Befund\n1;Ödem\n", "Pfad;Größe\n1;2\n"])
+def test_a_csv_of_windows_1252_is_refused_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(text.encode("windows-1252"))
+    with pytest.raises(UsageError, match=r"is not UTF-8; in Excel save it as 'CSV UTF-8'.*iconv -f WINDOWS"):
+        read_labels(tmp_path / "labels.csv")
 
 
 def test_a_row_about_another_image_of_the_patient_does_not_match(tmp_path: Path) -> None:
@@ -104,7 +164,7 @@ def test_columns_that_may_name_a_patient_are_no_labels(tmp_path: Path) -> None:
     header = "path,Patient Name,birth_date,Accession Number,StudyDate,url,SeriesInstanceUID,Unnamed: 0,finding,update"
     table = table_of(tmp_path, f"{header}\n1,a,b,c,d,e,f,g,h,i\n")
     assert table.label_names == ("finding", "update")
-    assert len(table.left_out) == 7
+    assert len(table.left_out) == 6  # films may be matched by the Accession Number
 
 
 KEYWORDS = (

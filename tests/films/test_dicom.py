@@ -127,6 +127,7 @@ def test_padding_that_no_pixel_has_leaves_the_display_linear(levels: Values, wri
 def test_attributes_are_those_of_the_file(patient: str, levels: Values, write_dicom: WriteDicom) -> None:
     path = write_dicom(
         levels,
+        AccessionNumber=f"A-{patient}",
         PatientSex="F",
         PatientAge="018M",
         ViewPosition="PA",
@@ -153,6 +154,7 @@ def test_attributes_are_those_of_the_file(patient: str, levels: Values, write_di
         patient_id=patient,
         study_uid="1.2.3",
         sop_instance_uid="1.2.3.4711",
+        accession_number=f"A-{patient}",
     )
 
 

@@ -77,6 +77,21 @@ def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSett
     return files
 
 
+def read_label_table(settings: IngestSettings, files: Sequence[SourceFile]) -> LabelTable | None:
+    """The CSV of labels, if there is one.
+
+    Raises:
+        UsageError: If it cannot be used, or knows films by name only and none of `files`.
+    """
+    if settings.labels is None:
+        return None
+    table = read_labels(settings.labels, settings.label_columns, settings.label_preset, settings.split_column)
+    by_name = set(table.keys) <= {"path", "path stem", "path end", "path end stem", "image_id"}
+    if by_name and not any(table.row_of(file.path, file.name, Facts(), "") for file in files):
+        raise UsageError(_no_row_matches(settings))
+    return table
+
+
 def ingest(
     sources: Sequence[str | Path],
     out: str | Path,
@@ -105,10 +120,8 @@ def ingest(
     out = Path(out)
     files = files_to_read(sources, out, settings)
     key_path = settings.key or default_key_path(out)
-    table = _read_table(settings)
+    table = read_label_table(settings, files)
     excluded = read_exclusions(settings.exclude) if settings.exclude else frozenset()
-    if table is not None:
-        _check_names_match(settings, table, files)
     if _holds_something(out) and not key_path.exists():
         raise UsageError(f"{out} exists and its key {key_path} does not; choose another --out.")
     pseudonyms = open_key(key_path)
@@ -130,22 +143,9 @@ def ingest(
     return replace(summary, made_with_excluded=tuple(map(str, [*datasets, *made])))
 
 
-def _read_table(settings: IngestSettings) -> LabelTable | None:
-    if settings.labels is None:
-        return None
-    return read_labels(settings.labels, settings.label_columns, settings.label_preset, settings.split_column)
-
-
 def _label_names(layout: Layout | None, table: LabelTable | None) -> tuple[str, ...]:
     """All label columns: the layout's, then the CSV's."""
     return tuple(dict.fromkeys([*layout_label_names(layout), *(table.label_names if table else ())]))
-
-
-def _check_names_match(settings: IngestSettings, table: LabelTable, files: Sequence[SourceFile]) -> None:
-    """Where the CSV knows films by name only, find out before reading them that it speaks of others."""
-    by_name = set(table.keys) <= {"path", "path stem", "path end", "path end stem", "image_id"}
-    if by_name and not any(table.row_of(file.path, file.name, Facts(), "") for file in files):
-        raise UsageError(_no_row_matches(settings))
 
 
 def _no_row_matches(settings: IngestSettings) -> str:

@@ -22,7 +22,7 @@ class IngestSettings:
     labels: Path | None = None
     """CSV with labels and whatever else the films do not say themselves."""
     label_columns: tuple[str, ...] | None = None
-    """The CSV's columns that are labels; None for all that are not recognised as something else."""
+    """The CSV's columns that are labels; None for all that look like labels."""
     layout: Layout | None = None
     """What folder and file names mean; see `facts_from_layout`."""
     key: Path | None = None
@@ -101,7 +101,7 @@ class IngestSummary:
     unlabelled: int
     """Images without any label; 0 where there are no label columns."""
     left_out: tuple[str, ...]
-    """Columns of the CSV that look like names, dates or addresses."""
+    """Columns of the CSV that may name a patient, by their names or by their values."""
     key: Path
     crosswalk: Path
     already_done: bool

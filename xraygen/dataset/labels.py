@@ -3,13 +3,15 @@
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import pandas as pd
 
+from xraygen.dataset.label_guess import looks_like_a_label, may_name_a_patient, plain
+from xraygen.dataset.label_matching import PER_GROUP, PER_IMAGE, keys_of_film, row_by_key
 from xraygen.dataset.label_presets import LabelPreset, apply_preset, companion_files, detect_preset
 from xraygen.dataset.manifest import manifest_columns
 from xraygen.dataset.sources import as_text
@@ -21,38 +23,39 @@ LAYOUTS: tuple[Layout, ...] = ("folders", "kermany")
 PresetChoice = Literal["auto", "none"] | LabelPreset
 
 _ROLES: Mapping[str, tuple[str, ...]] = {
-    "path": ("path", "file", "file_name", "filename", "image", "image_path", "image_index"),
+    "path": (
+        *("path", "file", "file_name", "filename", "image", "image_path", "image_index"),
+        *("pfad", "datei", "dateiname"),
+    ),
     "image_id": ("image_id", "imageid", "dicom_id"),
     "instance": ("sopinstanceuid", "sop_instance_uid"),
     "study": ("study", "study_id", "studyid", "study_uid", "studyinstanceuid", "study_instance_uid"),
-    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
-    "sex": ("sex", "gender", "patient_sex", "patient_gender", "patientsex", "patientgender"),
-    "age": ("age", "patient_age", "patientage"),
+    "accession": ("accession", "accession_number", "accessionnumber"),
+    "patient": (
+        *("patient", "patient_id", "patientid", "subject", "subject_id", "patienten_id", "patientenid"),
+        *("patientennummer", "patienten_nr", "patientennr"),
+    ),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender", "patientsex", "patientgender", "geschlecht"),
+    "age": ("age", "patient_age", "patientage", "alter"),
     "view": ("view", "view_position", "viewposition", "projection", "ap_pa"),
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
-_PER_IMAGE = ("path", "image_id", "instance")
-_NAMED = (
-    "category class condition diagnosis disease finding label lesion model organ part pathology region view"
-)
-_NOT_AFTER_THESE = "".join(rf"(?<!{what}_)" for what in _NAMED.split())
-"""A class_name is no patient's."""
-_NEVER_A_LABEL = re.compile(
-    r"(^|_)(uid|mrn|ssn|dob|birth|birthdate|date|accession|address|phone|email|url|physician|surname)(_|$)"
-    rf"|(^|_){_NOT_AFTER_THESE}(names?|ids)(_|$)|(^|_)(telephone|addresses|physicians)(_|$)"
-    r"|^(patients?|first|last|full)name$|^accessionnumber$|uid$|^unnamed_\d+$|birth_?date$|^studydate$"
-)
-_IMAGE_SUFFIX = re.compile(
-    r"\.(dcm|dicom|dic|png|jpe?g|tiff?|bmp|jp2|jls|nii|nii\.gz|nrrd|mha)$", re.IGNORECASE
-)
+_SEXES = {
+    **dict.fromkeys(("m", "male", "männlich", "maennlich"), "M"),
+    **dict.fromkeys(("f", "female", "w", "weiblich"), "F"),
+    **dict.fromkeys(("o", "other", "d", "divers"), "O"),
+}
+"""DICOM's codes (PS3.3 C.7.1.1) of English and German words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of one film; empty where nothing is. Patient and study are the hospital's own identifiers."""
+    """What is known of one film; empty where nothing is. Identifiers are the hospital's own."""
 
     patient: str = ""
     study: str = ""
+    accession: str = ""
+    """The film's own Accession Number, by which a row may speak of it; it goes nowhere."""
     sex: str = ""
     """M, F or O."""
     age: float | None = None
@@ -68,6 +71,7 @@ class Facts:
         return Facts(
             patient=self.patient or other.patient,
             study=self.study or other.study,
+            accession=self.accession or other.accession,
             sex=self.sex or other.sex,
             age=other.age if self.age is None else self.age,
             view=self.view or other.view,
@@ -115,7 +119,7 @@ class LabelTable:
     label_names: tuple[str, ...]
     """The label columns, in the CSV's order."""
     left_out: tuple[str, ...]
-    """Columns that look like names, dates or addresses and are therefore no labels."""
+    """Columns whose names or values may be those of persons, dates, numbers or free text: no labels."""
     rows: tuple[Facts, ...]
     keys: Mapping[str, Mapping[str, int | None]]
     """For each way of matching: key -> row; None where the key is ambiguous."""
@@ -126,9 +130,10 @@ class LabelTable:
         """The row that speaks of a film.
 
         Tried in this order: path, image_id, SOP Instance UID; where the CSV has no column for any of these, study,
-        or else patient. A path matches if all of it ends the film's path, or if all of the film's relative path ends
-        it, with or without the image's suffix: a row `b/1.png` does not speak of the film `a/1.png`, a row `1.png`
-        or `1` does.
+        or else Accession Number, or else patient; patient also for films without an Accession Number, where all rows
+        of the patient say the same. A path matches if all of it ends the film's path, or if all of the film's relative
+        path ends it, with or without the image's suffix: a row `b/1.png` does not speak of the film `a/1.png`, a row
+        `1.png` or `1` does.
 
         Args:
             path: The film's absolute path.
@@ -139,7 +144,10 @@ class LabelTable:
         Returns:
             The row, or None if there is none.
         """
-        for way, key in _keys_of_film(path, relative, known, instance):
+        own = {"instance": instance, **{way: getattr(known, way) for way in PER_GROUP}}
+        if known.accession and "accession" in self.keys:  # else a row of another examination might speak
+            del own["patient"]
+        for way, key in keys_of_film(path, relative, own):
             row = self.keys.get(way, {}).get(key)
             if row is not None:
                 return self.rows[row]
@@ -152,11 +160,12 @@ def read_labels(
     preset: PresetChoice = "auto",
     split_column: str | None = None,
 ) -> LabelTable:
-    """Read a CSV of labels; commas, or semicolons where the first line has no comma.
+    """Read a CSV of labels; commas, semicolons or tabs, whichever the first line has most of.
 
     Args:
         file: The CSV, UTF-8, with a header; packed with gzip if its name ends in .gz.
-        label_columns: The columns wanted as labels; None for all that are not recognised as something else.
+        label_columns: The columns wanted as labels; None for all that look like labels, by name and by value. What is
+            named here may have any values, but no name that a person's data have.
         preset: A public collection's convention, see `apply_preset`; auto: the one that the header shows, if any.
         split_column: The column that names a split for each row.
 
@@ -175,17 +184,13 @@ def read_labels(
         table = table.drop(
             columns=[split_column, "split"] if convention == "mimic" else split_column, errors="ignore"
         )
-    roles = {column: _ROLE_OF.get(_plain(column)) for column in table.columns}
-    if not set(roles.values()) & {*_PER_IMAGE, "study", "patient"}:
+    roles = {column: _ROLE_OF.get(plain(column)) for column in table.columns}
+    if not set(roles.values()) & {*PER_IMAGE, *PER_GROUP}:
         raise UsageError(
-            f"{file} has no column to match films by; name one path, image_id, SOPInstanceUID, study or patient."
+            f"{file} has no column to match films by; name one path, image_id, SOPInstanceUID, study, accession or "
+            "patient."
         )
-    candidates = [column for column in table.columns if roles[column] is None]
-    private = [column for column in candidates if _may_name_a_patient(column)]
-    wanted = [column for column in candidates if column not in private]
-    if label_columns is not None:
-        _check_wanted(file, label_columns, wanted)
-        wanted = [column for column in wanted if column in label_columns]
+    wanted, private = _choose_labels(file, table, roles, label_columns)
     rows = tuple(
         _facts_of_row(dict(zip(table.columns, values, strict=True)), roles, wanted, split)
         for values, split in zip(table.itertuples(index=False, name=None), splits, strict=True)
@@ -195,7 +200,7 @@ def read_labels(
         label_names=tuple(_label_name(column) for column in wanted),
         left_out=tuple(private),
         rows=rows,
-        keys=_index(file, table, roles, rows),
+        keys=row_by_key(file, table, roles, rows),
         preset=convention,
     )
 
@@ -246,33 +251,47 @@ def _read_table(file: Path) -> pd.DataFrame:
         opener = gzip.open if file.suffix.lower() == ".gz" else open
         with opener(file, "rt", encoding="utf-8-sig") as lines:
             header = lines.readline()
-        separator = "," if "," in header or ";" not in header else ";"
+        unquoted = re.sub(r'"[^"]*"', "", header)
+        separator = max(",;\t", key=unquoted.count)
         table = pd.read_csv(
             file, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
         )
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"--labels {file} is not UTF-8; in Excel save it as 'CSV UTF-8', or use iconv -f WINDOWS-1252 -t UTF-8."
+        ) from None
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise UsageError(f"--labels {file} cannot be read as CSV: {' '.join(str(error).split())}") from None
     return table.assign(**{column: table[column].str.strip() for column in table.columns})
 
 
-def _check_wanted(file: Path, label_columns: Sequence[str], known: Sequence[str]) -> None:
+def _choose_labels(
+    file: Path, table: pd.DataFrame, roles: Mapping[str, str | None], label_columns: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """The label columns, and those that are none because they may name a patient, each in the CSV's order."""
+    candidates = [column for column in table.columns if roles[column] is None]
+    private = [column for column in candidates if may_name_a_patient(column)]
+    nameable = [column for column in candidates if column not in private]
+    if label_columns is not None:
+        _check_wanted(file, label_columns, nameable, private)
+        return [column for column in nameable if column in label_columns], private
+    wanted = [column for column in nameable if looks_like_a_label(list(table[column]))]
+    return wanted, [column for column in candidates if column not in wanted]
+
+
+def _check_wanted(
+    file: Path, label_columns: Sequence[str], known: Sequence[str], private: Sequence[str]
+) -> None:
     """Refuse a --label-columns that the CSV does not have or that is no label."""
     for name in label_columns:
-        if name not in known:
-            raise UsageError(
-                f"--label-columns {name}: {file} has these label columns: {', '.join(known) or 'none'}."
-            )
-
-
-def _plain(column: str) -> str:
-    """Patient ID -> patient_id."""
-    return re.sub(r"[^a-z0-9]+", "_", column.strip().lower()).strip("_")
-
-
-def _may_name_a_patient(column: str) -> bool:
-    """Whether a column's name is that of a name, date, number or address; AcquisitionDate is acquisition_date too."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
-    return any(_NEVER_A_LABEL.search(_plain(name)) for name in (column, words))
+        if name in known:
+            continue
+        why = (
+            "; a column of that name may name a patient: rename it if it does not" if name in private else ""
+        )
+        raise UsageError(
+            f"--label-columns {name}: {file} has these label columns: {', '.join(known) or 'none'}{why}."
+        )
 
 
 def _label_name(column: str) -> str:
@@ -300,85 +319,16 @@ def _facts_of_row(
 
 
 def _sex(text: str) -> str:
-    """DICOM's codes (PS3.3 C.7.1.1): M, F, O, and "" for what is not understood."""
-    return {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}.get(text.lower(), "")
+    """M, F, O, and "" for what is not understood."""
+    return _SEXES.get(text.lower(), "")
 
 
 def _age_years(text: str) -> float | None:
-    """Years as 63 or 63.5, or DICOM's age string 063Y, 018M (PS3.5 6.2); None where it is no age of a person."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([DWMY]?)", text.upper())
+    """Years as 63, 63.5 or 63 J, or DICOM's age string 063Y, 018M (PS3.5 6.2); None where it is no age of a person."""
+    match = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*([DWMYJ]?)", text.upper())
     if not match:
         return None
-    years = float(match[1]) * {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12}.get(match[2], 1.0)
+    years = float(match[1].replace(",", ".")) * {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12}.get(
+        match[2], 1.0
+    )
     return years if years <= 130 else None
-
-
-def _stem(name: str) -> str:
-    """Without the suffix of an image; the last number of a UID is none."""
-    return _IMAGE_SUFFIX.sub("", name)
-
-
-def _endings(path: str) -> Iterator[str]:
-    """The path a/b/c ends in a/b/c, b/c and c."""
-    parts = path.split("/")
-    return ("/".join(parts[first:]) for first in range(len(parts)))
-
-
-def _keys_of_film(
-    path: Path, relative: PurePosixPath, known: Facts, instance: str
-) -> Iterator[tuple[str, str]]:
-    """Every (way, key) under which a row may speak of the film, best first."""
-    for shorten in (str, _stem):
-        suffix = "" if shorten is str else " stem"
-        endings = list(_endings(shorten(path.as_posix()).lstrip("/")))
-        yield from (("path" + suffix, ending) for ending in endings)
-        shortest = len(shorten(str(relative)))
-        yield from (("path end" + suffix, ending) for ending in endings if len(ending) >= shortest)
-    yield "image_id", path.name
-    yield "image_id", _stem(path.name)
-    for way, key in (("instance", instance), ("study", known.study), ("patient", known.patient)):
-        if key:
-            yield way, key
-
-
-def _index(
-    file: Path, table: pd.DataFrame, roles: Mapping[str, str | None], rows: Sequence[Facts]
-) -> dict[str, dict[str, int | None]]:
-    """Key -> row for each way of matching that the CSV's columns allow."""
-    present = set(roles.values())
-    ways = [role for role in _PER_IMAGE if role in present] or [
-        next(role for role in ("study", "patient") if role in present)
-    ]
-    keys: dict[str, dict[str, int | None]] = {}
-    for column in table.columns:
-        way = roles[column]
-        if way not in ways:
-            continue
-        assert way is not None
-        for number, value in enumerate(table[column]):
-            if not value:
-                continue
-            key = value.replace("\\", "/").removeprefix("./").lstrip("/") if way == "path" else value
-            earlier = keys.setdefault(way, {}).setdefault(key, number)
-            if earlier is not None and rows[earlier] != rows[number]:
-                raise UsageError(
-                    f"{file}: lines {earlier + 2} and {number + 2} have the same {column} and say different things; "
-                    "keep one of them."
-                )
-    for path, row in list(keys.get("path", {}).items()):
-        if row is not None:
-            _add_looser_keys(keys, path, row, rows)
-    return keys
-
-
-def _add_looser_keys(
-    keys: dict[str, dict[str, int | None]], path: str, row: int, rows: Sequence[Facts]
-) -> None:
-    """Further keys for a path: without its suffix, and by its endings; ambiguous where two rows share one."""
-    loose = [("path stem", _stem(path))]
-    for ending in _endings(path):
-        loose += [("path end", ending), ("path end stem", _stem(ending))]
-    for way, key in loose:
-        earlier = keys.setdefault(way, {}).setdefault(key, row)
-        if earlier is not None and rows[earlier] != rows[row]:
-            keys[way][key] = None

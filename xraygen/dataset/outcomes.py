@@ -45,6 +45,7 @@ class Knowledge:
         own = Facts(
             patient=attributes.patient_id.strip(),
             study=attributes.study_uid.strip(),
+            accession=attributes.accession_number.strip(),
             sex=attributes.sex,
             age=attributes.age,
             view=attributes.view,
@@ -68,7 +69,7 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
     facts, matched = knowledge.facts(file, film.attributes)
     labels = {name: facts.labels.get(name, "") for name in knowledge.label_names}
     identifiers = {
-        *(facts.patient, facts.study, film.attributes.sop_instance_uid),
+        *(facts.patient, facts.study, facts.accession, film.attributes.sop_instance_uid),
         *(file.path.name, file.path.stem, str(file.name)),
     } - {""}
     source = knowledge.pseudonyms.source(str(file.name))

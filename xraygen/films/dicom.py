@@ -37,9 +37,10 @@ from xraygen.films.polarity import may_be_negative
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
-    "StudyInstanceUID", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence",
-    "PatientOrientation", "BurnedInAnnotation", "PixelIntensityRelationship", "PixelIntensityRelationshipSign",
-    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "StudyInstanceUID", "AccessionNumber", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
+    "ViewCodeSequence", "PatientOrientation", "BurnedInAnnotation", "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ModalityLUTSequence", "RescaleSlope",
     "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape",
@@ -62,7 +63,8 @@ _LATERAL = re.compile(r"^(LL|RL|RLO|LLO|RAO|LAO|RPO|LPO)$|LATERAL|\bLAT\b|OBL")
 class FilmAttributes:
     """What is known about a film besides its pixels; pictures leave most of it empty.
 
-    `patient_id`, `study_uid` and `sop_instance_uid` identify a patient: they go into no message, log, repr or data set.
+    `patient_id`, `study_uid`, `sop_instance_uid` and `accession_number` identify a patient: they go into no message,
+    log, repr or data set.
     `rows` and `columns` are those of the film as displayed; `voi` says where its window came from; `age` is in years.
     `flags` name what a person should know though the film can be read: `no_orientation` (frontal, without a usable
     Patient Orientation), `polarity_doubtful` (looks like a negative) and those of `display_flags`.
@@ -84,6 +86,7 @@ class FilmAttributes:
     patient_id: str = field(default="", repr=False)
     study_uid: str = field(default="", repr=False)
     sop_instance_uid: str = field(default="", repr=False)
+    accession_number: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,6 +306,7 @@ def _attributes(dataset: Dataset, display: Display, values: NDArray[Any]) -> Fil
         patient_id=raw_text_of(dataset, "PatientID"),
         study_uid=raw_text_of(dataset, "StudyInstanceUID"),
         sop_instance_uid=raw_text_of(dataset, "SOPInstanceUID"),
+        accession_number=raw_text_of(dataset, "AccessionNumber"),
     )
 
 
