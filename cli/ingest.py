@@ -145,6 +145,12 @@ def ingest(
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="Another threshold, such as min_contrast=0.1."),
     ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Views to take, such as PA,AP; unknown: films that tell none [all]."
+        ),
+    ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(metavar="LIST", help="Patients, studies, films or paths to leave out, one a line."),
@@ -168,6 +174,7 @@ def ingest(
     from xraygen.dataset.cluster import dask_executor
     from xraygen.dataset.curation import CurationSettings
     from xraygen.dataset.ingest_settings import IngestSettings, parse_size
+    from xraygen.dataset.views import parse_views
     from xraygen.films.objects import ReadOptions
     from xraygen.films.transforms import PrepareSettings
 
@@ -186,6 +193,7 @@ def ingest(
         label_preset=label_preset.value,
         split_column=split_column,
         curation=CurationSettings.from_texts(curate or []),
+        views=parse_views(views) if views is not None else None,
         exclude=exclude,
         also_search=tuple(also_search or []),
     )
@@ -286,6 +294,8 @@ def _say(summary: "IngestSummary") -> None:
         console.say(f"  {count} flagged: {flag}")
     for split, images in summary.images.items():
         console.say(f"  {split}: {images} images of {summary.patients[split]} patients")
+    views = (f"{view or 'not known'} {count:,}" for view, count in summary.views.items())
+    console.say(f"  views: {', '.join(views)}")
     if summary.label_names:
         console.say(f"  labels: {', '.join(summary.label_names)}; {summary.unlabelled} images have none")
     _say_left_out(summary.left_out)

@@ -146,6 +146,7 @@ def test_a_dry_run_reads_the_labels_and_checks_the_names(
         (("films", "--labels", "films/notes.txt"), 2, "no column to match films by"),
         (("films", "--key", "dataset/key"), 2, "inside the DATASET"),
         (("films", "--curate", "contrast=1"), 2, "--curate contrast=1"),
+        (("films", "--views", "thorax"), 2, "--views thorax"),
         (("films", "--exclude", "nowhere.txt"), 2, "--exclude nowhere.txt"),
         (("films", "--also-search", "films"), 2, "--also-search"),
         (("films/notes.txt",), 1, "none of the 1 files could be used; the commonest reason is not_an_image"),
@@ -179,6 +180,20 @@ def test_what_is_read_by_choice_reaches_the_library(xraygen_cli: Cli, folder: Pa
     assert result.exit_code == 0, result.output
     read = json.loads(result.stdout)["settings"]["read"]
     assert read == {"for_processing": True, "any_body_part": True, "burned_in": True, "frames": "first"}
+
+
+def test_views_reach_the_library_and_are_said_by_number(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("file,view\nsick-0,PA\nsick-1,PA\nwell-1,LL\nwell-2,AP\n")
+    common = ("--labels", tmp_path / "labels.csv", "--size", 16, "--workers", 0, "--json")
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "all", *common)
+    assert "views: PA 2, not known 2, LL 1, AP 1" in result.stderr
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "frontal", "--views", "PA,AP", *common)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["views"] == {"PA": 2, "AP": 1}
+    assert "views: PA 2, AP 1" in result.stderr
+    assert "rejected: view" in result.stderr
 
 
 def test_flags_are_said_by_number(xraygen_cli: Cli, tmp_path: Path) -> None:

@@ -228,6 +228,23 @@ def test_the_list_keeps_films_out_by_patient_study_film_or_path(
     assert not (tmp_path / "dataset/overview-rejected.png").exists()
 
 
+@pytest.mark.parametrize("column", ["image_id", "source"])
+@pytest.mark.parametrize("form", ["{}", "{},no_orientation"])
+def test_the_list_knows_films_by_what_the_dataset_calls_them(
+    column: str, form: str, settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    folder = ward(tmp_path / "in", write_dicom)
+    ingest([folder], tmp_path / "first", settings)
+    called = open_dataset(tmp_path / "first").manifest[column]
+    (tmp_path / "list.txt").write_text("\n".join([f"{column},flag", *map(form.format, called[[1, 4]])]))
+    asked = replace(settings, exclude=tmp_path / "list.txt", also_search=(tmp_path,))
+    summary = ingest([folder], tmp_path / "second", asked)
+    assert summary.rejected == {"excluded": 2}
+    kept = open_dataset(tmp_path / "second").manifest[column]
+    assert list(kept) == list(called[[0, 2, 3, 5]])
+    assert names_after(summary, tmp_path) == ["first"]
+
+
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe\x00"])
 def test_a_list_of_nothing_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(content)

@@ -27,7 +27,8 @@ def read_exclusions(path: Path) -> frozenset[str]:
 
     Args:
         path: A text file or CSV. Each line (of a CSV: its first cell) is a PatientID, a StudyInstanceUID, a
-            SOPInstanceUID, or a file's name or path; lines that start with # are comments.
+            SOPInstanceUID, a file's name or path, or an image_id of manifest.csv or flags.csv or a source of
+            rejected.csv under the same key; lines that start with # are comments.
 
     Raises:
         UsageError: If it cannot be read or lists nothing.
@@ -59,11 +60,12 @@ def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Out
     own = (film.attributes.patient_id.strip(), film.attributes.study_uid.strip())
     names = {*own, facts.patient, facts.study, film.attributes.sop_instance_uid.strip()}
     names |= {str(file.path), str(file.name), file.path.name}
-    if not (names - {""}) & knowledge.excluded:
-        return None
     source = knowledge.pseudonyms.source(str(file.name))
+    image_id = knowledge.pseudonyms.image(film.content_hash)
+    if not ((names | {source, image_id}) - {""}) & knowledge.excluded:
+        return None
     outcome = rejected(source, REASON, "The list of --exclude names the film, its study or its patient.")
-    return {**outcome, "image_id": knowledge.pseudonyms.image(film.content_hash)}
+    return {**outcome, "image_id": image_id}
 
 
 def pseudonyms_of_excluded(

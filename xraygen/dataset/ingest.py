@@ -210,7 +210,10 @@ def _work_alone(
             _make_room(out)
             journal = open_journal(work, plan)
             limits = Limits(settings.seconds_per_file)
-            read_films(files, settings.prepare, knowledge, journal, pool, report, limits, settings.curation)
+            read_films(
+                *(files, settings.prepare, knowledge, journal, pool, report, limits),
+                *(settings.curation, settings.views),
+            )
             _make_dataset(files, out, key, settings, knowledge, journal, plan)
         Journal(work).remove()
     return already_done
@@ -350,6 +353,7 @@ def _summarise(
         crosswalk=crosswalk_path(key),
         already_done=already_done,
         flags=dataset.info.flags,
+        views=dict(Counter(manifest["view"]).most_common()),
         notes=_notes(settings, table, dataset.info, {split: int(patients.get(split, 0)) for split in SPLITS}),
     )
 

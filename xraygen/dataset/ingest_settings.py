@@ -41,6 +41,8 @@ class IngestSettings:
     """How long reading one file may take in a process of its own before it is rejected as `timed_out`."""
     curation: CurationSettings = field(default_factory=CurationSettings)
     """Which readable films stay out."""
+    views: tuple[str, ...] | None = None
+    """Which views are taken, None for all; see `parse_views`."""
     exclude: Path | None = None
     """List of patients, studies, films or paths that stay out; see `read_exclusions`."""
     also_search: tuple[Path, ...] = ()
@@ -80,6 +82,7 @@ class IngestSettings:
             "label_preset": self.label_preset,
             "split_column": self.split_column,
             "curation": self.curation.to_json(),
+            "views": None if self.views is None else list(self.views),
             "exclude": self.exclude is not None,
         }
 
@@ -108,6 +111,8 @@ class IngestSummary:
     """Whether the DATASET was there already, from the same sources and settings."""
     flags: Mapping[str, int] = field(default_factory=dict)
     """Number of images by what a person should know about them."""
+    views: Mapping[str, int] = field(default_factory=dict)
+    """Number of images by view, the commonest first; "" where it is not known."""
     notes: tuple[str, ...] = ()
     """Sentences on what was decided for the user, or by chance."""
     made_with_excluded: tuple[str, ...] = ()

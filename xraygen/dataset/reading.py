@@ -11,6 +11,7 @@ from xraygen.dataset.exclusion import withdrawn
 from xraygen.dataset.journal import Journal, Outcome
 from xraygen.dataset.outcomes import Knowledge, accepted, refusal
 from xraygen.dataset.sources import SourceFile, opened
+from xraygen.dataset.views import of_another_view
 from xraygen.dataset.workers import Limits, default_workers, in_order
 from xraygen.errors import FilmError
 from xraygen.films.transforms import PreparedFilm, PrepareSettings, prepare_film
@@ -33,6 +34,7 @@ def read_films(
     report: Report,
     limits: Limits | None = None,
     curation: CurationSettings | None = None,
+    views: Sequence[str] | None = None,
 ) -> None:
     """Read the files that the journal lacks, and write it shard by shard.
 
@@ -45,6 +47,7 @@ def read_films(
         report: Told after each file.
         limits: What one file may cost, None for the usual; an executor has its owner's, and this process none.
         curation: Which readable films stay out, None for the usual.
+        views: Which views are taken, None for all; see `parse_views`.
     """
     per_shard = films_per_shard(prepare)
     finished = len(journal)
@@ -55,7 +58,9 @@ def read_films(
         earlier, refused = earlier + 1, refused + ("reason" in outcome)
     images: list[Stored] = []
     ends: list[Outcome] = []
-    with closing(_read(files[earlier:], prepare, knowledge, curator, pool, limits or Limits())) as stream:
+    with closing(
+        _read(files[earlier:], prepare, knowledge, curator, pool, limits or Limits(), views)
+    ) as stream:
         for done, (outcome, image) in enumerate(stream, earlier + 1):
             ends.append(outcome)
             if image is None:
@@ -81,6 +86,7 @@ def _read(
     curator: Curator,
     pool: Executor | int | None,
     limits: Limits,
+    views: Sequence[str] | None,
 ) -> Generator[tuple[Outcome, Stored | None]]:
     """Each file's outcome, and its image if it is accepted; the curator remembers the films accepted."""
     readers, ahead = _readers(pool, len(files), films_per_shard(prepare))
@@ -92,7 +98,11 @@ def _read(
                 yield refused, None
                 continue
             film = future.result()
-            outcome = withdrawn(film, file, knowledge) or curator.judge(film, accepted(film, file, knowledge))
+            outcome = (
+                withdrawn(film, file, knowledge)
+                or of_another_view(film, file, knowledge, views)
+                or curator.judge(film, accepted(film, file, knowledge))
+            )
             yield outcome, film.image if "row" in outcome else None
 
 
