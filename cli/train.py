@@ -83,16 +83,17 @@ def _tell_budget(config: "RunConfig", device: str, *, as_json: bool = False) -> 
     """What the run will take, from its first process alone."""
     import os
 
-    from xraygen.devices import choose_device
+    from xraygen.devices import choose_device, memory_bytes, name_of
     from xraygen.training.budget import budget, budget_figures, budget_sentences
     from xraygen.training.peak import measure_peak
 
     if int(os.environ.get("RANK", "0")):
         return
     needed = budget(config, int(os.environ.get("WORLD_SIZE", "1")))
-    peak = measure_peak(choose_device(device))
+    chosen = choose_device(device)
+    peak = measure_peak(chosen)
     console.emit(
         {"config": config.model_dump(mode="json"), "budget": budget_figures(needed, peak)}, as_json=as_json
     )
-    for sentence in budget_sentences(needed, peak):
+    for sentence in budget_sentences(needed, peak, name_of(chosen), memory_bytes(chosen)):
         console.say(sentence)

@@ -43,6 +43,21 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def name_of(device: torch.device) -> str:
+    """A device as a person calls it: the GPU's model, or "this CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """The memory that a GPU has, or the machine of a CPU; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
 def machine(device: torch.device) -> str:
     """What an image's bits depend on besides its provenance: kind of device, threads on a CPU, torch's version."""
     if device.type == "cuda":

@@ -145,10 +145,23 @@ def test_time_is_arithmetic_at_the_peak_and_traffic_at_the_bandwidth() -> None:
 
 def test_the_sentences_say_what_the_figures_say() -> None:
     needed = budget(small_run("train.batch_size=4", "train.max_steps=1000"))
-    figures, text = budget_figures(needed, PEAK), " ".join(budget_sentences(needed, PEAK))
+    figures, text = budget_figures(needed, PEAK), " ".join(budget_sentences(needed, PEAK, "this CPU"))
     assert f"{figures['parameters']:,} parameters" in text
     assert "1,000 steps" in text
     assert "3 checkpoints" in text
+    assert "that this CPU showed just now" in text
+
+
+@pytest.mark.parametrize(
+    ("batch", "advice"), [(4, "with train.micro_batch_size=2 or less, model."), (1, "with model.")]
+)
+def test_too_little_memory_is_said_before_the_first_step(batch: int, advice: str) -> None:
+    needed = budget(small_run(f"train.batch_size={batch}"))
+    fullest = needed.memory_bytes(needed.work)
+    text = " ".join(budget_sentences(needed, PEAK, "NVIDIA A", fullest - 1))
+    assert "WARNING: NVIDIA A has " in text
+    assert advice in text
+    assert "WARNING" not in " ".join(budget_sentences(needed, PEAK, "NVIDIA A", fullest))
 
 
 def test_disk_is_what_checkpoints_take_at_the_fullest(

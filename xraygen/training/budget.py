@@ -222,8 +222,15 @@ def budget_figures(budget: Budget, peak: DevicePeak) -> dict[str, Any]:
     }
 
 
-def budget_sentences(budget: Budget, peak: DevicePeak) -> list[str]:
-    """The budget for a person: one line each on arithmetic, memory, time and disk."""
+def budget_sentences(budget: Budget, peak: DevicePeak, where: str, has_bytes: int | None = None) -> list[str]:
+    """The budget for a person: one line each on arithmetic, memory, time and disk.
+
+    Args:
+        budget: What is needed.
+        peak: What the device showed.
+        where: The device's name.
+        has_bytes: Its memory, where it is known.
+    """
     train, seconds = budget.config.train, budget.seconds_per_step(peak)
     static, fullest = budget.standing_bytes, budget.memory_bytes(budget.work)
     lines = [
@@ -233,16 +240,28 @@ def budget_sentences(budget: Budget, peak: DevicePeak) -> list[str]:
         f"averages and Adam's moments" + _with_checkpointing(budget, fullest),
         f"Time: about {_duration(seconds)} per step and {_duration(seconds * train.max_steps)} for {train.max_steps:,} "
         f"steps, at the {_quantity(peak.of(train.precision), 'FLOP/s')} and {_quantity(peak.bandwidth, 'B/s')} that "
-        "this device showed just now.",
+        f"{where} showed just now.",
         f"Disk: {_quantity(budget.disk_bytes(), 'B')} at the fullest, for {train.keep_checkpoints} checkpoints, the "
         "best one and the one being written.",
     ]
+    if has_bytes is not None and fullest > has_bytes:
+        lines.append(_too_much(budget, where, has_bytes))
     if budget.sampling.peak_bytes > budget.work.peak_bytes:
         lines.append(
             f"The grids of samples need the most memory, with {budget.sampling.images} images at once; a smaller "
             "train.micro_batch_size needs less."
         )
     return lines
+
+
+def _too_much(budget: Budget, where: str, has_bytes: int) -> str:
+    """A warning where the fullest moment does not fit, and what needs less."""
+    images = budget.work.images
+    fewer = f"train.micro_batch_size={images // 2} or less, " if images > 1 else ""
+    return (
+        f"WARNING: {where} has {_quantity(has_bytes, 'B')} of memory, which will not do. Less is needed with {fewer}"
+        "model.checkpoint_activations=true, or train.precision=bfloat16, which is chosen before the first step."
+    )
 
 
 def _with_checkpointing(budget: Budget, fullest: int) -> str:
