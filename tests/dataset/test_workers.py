@@ -1,11 +1,13 @@
 """Many processes give what one gives, and an item that ends its process, in whatever way, costs only itself."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +145,26 @@ def test_a_passed_executor_that_breaks_is_its_owners_to_repair() -> None:
 def test_little_work_starts_one_process_that_can_be_killed() -> None:
     assert default_workers(1) == default_workers(33) == 1
     assert default_workers(10**6) >= 1
+
+
+def test_a_worker_has_one_thread_although_the_callers_script_imports_numpy_first(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "import numpy\n"
+        "from xraygen.dataset.workers import in_order\n"
+        "def threads(item):\n"
+        "    numpy.ones((400, 400)) @ numpy.ones((400, 400))  # BLAS starts its threads\n"
+        "    return len(os.listdir('/proc/self/task'))\n"
+        "if __name__ == '__main__':\n"
+        "    print([future.result() for future in in_order(threads, [0], 1, ahead=1)], len(os.environ))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    ran = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=True
+    )
+    # The one that computes, and the one that watches the parent; the caller's own environment is as it was.
+    assert ran.stdout == f"[2] {len(environment)}\n"
 
 
 def test_workers_do_not_outlive_a_killed_parent() -> None:

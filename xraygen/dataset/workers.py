@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -37,6 +37,8 @@ _ITEMS_PER_WORKER = 32  # a spawned worker needs seconds to start
 _SECONDS_TO_END = 5.0
 _LONGEST_WAIT = 2e6  # s; poll counts milliseconds in 31 bits, which are 24.8 days
 _STARTED = "started"
+_STARTING = threading.Lock()
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,8 @@ class _Keeper(threading.Thread):
         self._process = context.Process(
             target=_work, args=(theirs, pickle.dumps(self._first), self._limits.memory_bytes), daemon=True
         )
-        self._process.start()
+        with _one_thread():
+            self._process.start()
         theirs.close()
         return self._connection
 
@@ -262,6 +265,23 @@ class _Keeper(threading.Thread):
             process.join(_SECONDS_TO_END)
         process.kill()
         process.join(_SECONDS_TO_END)  # one that waits for a lost disk cannot be killed, and is left behind
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let a process that is started here compute by one thread, for the workers share the processors already.
+
+    NumPy reads these variables when it is imported. In a spawned process the first to import it may be the caller's own
+    script, before any of our code: so they are set here, and only while the process starts.
+    """
+    with _STARTING:
+        added = [name for name in _THREADS if name not in os.environ]
+        os.environ.update(dict.fromkeys(added, "1"))
+        try:
+            yield
+        finally:
+            for name in added:
+                del os.environ[name]
 
 
 def _work(connection: "Connection[Any, Any]", pickled_first: bytes, memory_bytes: int) -> None:
@@ -281,16 +301,13 @@ def _work(connection: "Connection[Any, Any]", pickled_first: bytes, memory_bytes
 
 
 def _start_worker() -> None:
-    """Use one thread, for the workers share the processors already, and end when the parent is killed."""
+    """End when the parent is killed, and not by Ctrl-C."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group, and the parent kills its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    # NumPy reads these when it is imported, which has not happened yet.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def _end_after(parent: BaseProcess) -> None:

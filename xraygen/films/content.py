@@ -63,8 +63,8 @@ def look_at(light: Light) -> Look:
     inside = without_black_borders(light)
     return Look(
         contrast=coarse_contrast(inside),
-        black=float((inside <= _END).mean()),
-        white=float((inside >= 1 - _END).mean()),
+        black=np.count_nonzero(inside <= _END) / inside.size,
+        white=np.count_nonzero(inside >= 1 - _END) / inside.size,
         perceptual=perceptual_hash(light).tobytes(),
     )
 

@@ -30,7 +30,7 @@ Pixelwise = Callable[[NDArray[Any]], NDArray[Any]]
 KEY = "film"
 """The key that `film_pipeline` works on; its display, attributes and hash lie beside it under KEY_*."""
 
-_PIXELS_PER_STRIP = 2**17
+_PIXELS_PER_STRIP = 2**18
 """What is worked on at once while resizing: it stays in a processor's second cache."""
 
 
