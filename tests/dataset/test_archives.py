@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from xraygen.dataset import archives
 from xraygen.dataset.archives import Member, Refusal, clean_name, is_archive, list_members, unpacked
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings
@@ -137,7 +136,7 @@ def test_members_that_mean_harm_are_seen_and_refused(tmp_path: Path) -> None:
         archive.writestr(device, "")
         for name in ("../../key", "/etc/cron.d/x", "inner.zip", "good"):
             archive.writestr(name, b"bytes")
-        archive.writestr("bomb", bytes(archives.SMALL_BYTES + 1))
+        archive.writestr("bomb", bytes(2**24 + 1))
         archive.writestr("small", bytes(10**6))  # 1000 : 1, and harmless
         archive.writestr("bz2", b"bytes", zipfile.ZIP_BZIP2)
     assert reasons(tmp_path / "a.zip") == {
@@ -179,8 +178,26 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
 
 def test_a_size_beyond_any_film_is_refused_unread(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "a.zip", {"1.dcm": b"x"})
-    size = struct.pack("<I", archives.MAX_MEMBER_BYTES + 1)
+    size = struct.pack("<I", 2**28 + 1)
     assert reasons(patched(path, lambda c: directory(c) + 24, size)) == {"1.dcm": "zip_bomb"}
+
+
+@pytest.mark.parametrize(
+    ("content_bytes", "most"),
+    [(1_000, lambda _: 2**24), (100_000, lambda packed: 200 * packed), (1_400_000, lambda _: 2**28)],
+    ids=["16 MiB however packed", "200 times", "256 MiB at most"],
+)
+def test_a_member_may_become_as_large_as_the_page_says(
+    tmp_path: Path, content_bytes: int, most: Callable[[int], int]
+) -> None:
+    """The limits of docs/how-to/ingest.md, by what the archive's directory says of a member."""
+    path = archive_of(tmp_path / "a.zip", {"1.dcm": np.random.default_rng(0).bytes(content_bytes)})
+    member = members_of(path)["1.dcm"]
+    assert isinstance(member, Member)
+    limit = most(member.packed_bytes)
+    for size, reason in ((limit, "read"), (limit + 1, "zip_bomb")):
+        patched(path, lambda c: directory(c) + 24, struct.pack("<I", size))
+        assert reasons(path) == {"1.dcm": reason}
 
 
 def test_a_member_that_unpacks_to_more_than_it_says_is_stopped(tmp_path: Path) -> None:

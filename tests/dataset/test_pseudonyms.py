@@ -23,9 +23,19 @@ from xraygen.dataset.pseudonyms import (
 from xraygen.errors import UsageError
 
 
-def test_a_pseudonym_is_an_hmac_under_the_key() -> None:
-    expected = hmac.new(b"k" * 32, b"patient\x1f4711", hashlib.sha256).hexdigest()
-    assert Pseudonyms(b"k" * 32).patient("4711") == f"P{expected[:32]}"
+@pytest.mark.parametrize(
+    ("kind", "letter", "digits"),
+    [
+        ("patient", "P", "43cddb37d6d58694476c5b8f627da5c5"),
+        ("study", "S", "29aac91895dcfb5271a33499cc84a4f9"),
+        ("image", "I", "731db90d487753383a72f6e32f4e078f"),
+        ("source", "", "e55b542ccb428126c86ac682a59805da"),
+    ],
+)
+def test_a_pseudonym_is_an_hmac_under_the_key(kind: str, letter: str, digits: str) -> None:
+    expected = hmac.new(b"k" * 32, f"{kind}\x1f4711".encode(), hashlib.sha256).hexdigest()
+    assert expected.startswith(digits)
+    assert getattr(Pseudonyms(b"k" * 32), kind)("4711") == f"{letter}{digits}"
 
 
 def test_pseudonyms_have_their_forms() -> None:

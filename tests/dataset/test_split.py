@@ -1,5 +1,6 @@
 """Patients are split, not images, and each by himself."""
 
+import hmac
 import math
 from collections import defaultdict
 from fractions import Fraction
@@ -51,6 +52,26 @@ def test_adding_films_never_moves_a_patient(number: int) -> None:
     before = dict(zip(patients, split_patients(patients, USUAL, key(number)), strict=True))
     after = dict(zip(later, split_patients(later, USUAL, key(number)), strict=True))
     assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("patient", "u", "split"), [("P0", 0.6998, "train"), ("P1", 0.9858, "test"), ("P3", 0.8640, "validation")]
+)
+def test_a_patients_split_is_his_hmac_read_as_a_number(patient: str, u: float, split: str) -> None:
+    """As docs/how-to/ingest.md promises: another rule would move patients into training who had been left out."""
+    drawn = int(hmac.new(b"k" * 32, f"split\x1f{patient}".encode(), "sha256").hexdigest(), 16) / 2**256
+    assert drawn == pytest.approx(u, abs=5e-5)  # the four digits above
+    assert split_of_patient(patient, USUAL, Pseudonyms(b"k" * 32)) == split
+
+
+def test_every_patients_number_is_compared_with_the_shares() -> None:
+    patients = [f"P{number}" for number in range(300)]
+    numbers = [
+        int(hmac.new(b"k" * 32, f"split\x1f{patient}".encode(), "sha256").hexdigest(), 16) / 2**256
+        for patient in patients
+    ]
+    expected = ["train" if u < 0.8 else "validation" if u < 0.9 else "test" for u in numbers]
+    assert split_patients(patients, USUAL, Pseudonyms(b"k" * 32)) == expected
 
 
 def test_another_key_gives_another_split() -> None:

@@ -167,6 +167,18 @@ def test_a_worker_has_one_thread_although_the_callers_script_imports_numpy_first
     assert ran.stdout == f"[2] {len(environment)}\n"
 
 
+@pytest.mark.parametrize(
+    ("items", "workers"), [(0, 1), (63, 1), (64, 2), (191, 5), (192, 6), (224, 6), (10**6, 6)]
+)
+def test_much_work_starts_a_process_for_each_processor_that_this_one_may_use(
+    monkeypatch: pytest.MonkeyPatch, items: int, workers: int
+) -> None:
+    # The machine has 64, of which a batch system lends six.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3, 9)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert default_workers(items) == workers
+
+
 def test_workers_do_not_outlive_a_killed_parent() -> None:
     # The workers inherit the parent's stdout, so that reading it ends when the last of them has ended.
     program = (

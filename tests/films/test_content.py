@@ -259,10 +259,20 @@ def test_recall_and_alarms_of_the_text_of_the_text_detector_on_phantoms() -> Non
     assert all(share >= 0.9 for (size, _), share in recall("phantoms", films).items() if size >= 14)
 
 
+MOST_ALARMS = {"nih-cxr/orig1024": 2, "hannover-cxr/gray640": 6}
+"""2 of 9 films and 37 of 243 in docs/how-to/curation.md, of which 24 have 3.7 +- 1.8."""
+
+
 @pytest.mark.slow
 @pytest.mark.films
-@pytest.mark.parametrize("name", ["nih-cxr/orig1024", "hannover-cxr/gray640"])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", list(MOST_ALARMS))
 def test_recall_and_alarms_of_the_text_detector_on_real_films(name: str, films: Path) -> None:
     lights = [light_of(path) for path in sorted((films / name).iterdir())[:24]]
-    _log.info(f"{name}: {sum(map(has_text, lights))} alarms on {len(lights)} films")
+    alarms = sum(map(has_text, lights))
+    _log.info(f"{name}: {alarms} alarms on {len(lights)} films")
+    assert alarms <= MOST_ALARMS[name]
+    # A detector that says text of every film would leave none of which its recall is asked.
+    silent = [light for light in lights if not has_text(corner(light))]
+    assert len(silent) >= len(lights) / 2
     assert all(share >= 0.8 for (size, _), share in recall(name, lights).items() if size >= 14)
