@@ -22,7 +22,7 @@ from typer.testing import Result
 
 from xraygen.dataset import download
 from xraygen.dataset.store import open_dataset
-from xraygen.films.pacs import Server, ServerError, WebServer, connect
+from xraygen.films.pacs import Server, ServerError, Tls, WebServer, connect
 from xraygen.films.reader import read_film
 from xraygen.synthesis.ledger import Ledger
 from xraygen.synthesis.outgoing import outgoing
@@ -149,6 +149,44 @@ def test_nothing_that_names_a_patient_of_the_archive_gets_out(
     assert not [word for word in WORDS if word.encode() in told]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_series_that_are_no_radiographs_are_neither_counted_nor_fetched(
+    orthanc: Orthanc, tmp_path: Path, xraygen_cli: Cli, language: str
+) -> None:
+    assert xraygen_cli("phantom", tmp_path / "films", "--count", 2, "--size", 64).exit_code == 0
+    server = server_of(orthanc, language)
+    uids: list[str] = []
+    with connect(server) as archive:
+        for modality, path in zip(("DX", "CT"), sorted((tmp_path / "films").rglob("*.dcm"))[:2], strict=True):
+            film = pydicom.dcmread(path)
+            film.PatientID, film.StudyInstanceUID, film.Modality = "PHANTOM", "1.2.826.0.1.9", modality
+            film.SeriesInstanceUID = f"1.2.826.0.1.9.{len(uids)}"
+            uids.append(film.SOPInstanceUID)
+            film.decompress(generate_instance_uid=False)
+            content = io.BytesIO()
+            film.save_as(content)
+            archive.store(content.getvalue())
+    assert len(orthanc.films()) == 2
+    asked = ("--find", "PatientID=PHANTOM", "--out", tmp_path / "dataset", "--dry-run", "--json")
+    planned = xraygen_cli("ingest", *options_of(orthanc, language, "--pacs"), *asked)
+    assert "Would fetch 1 series" in planned.stderr
+    with download.downloaded(server, {"PatientID": "PHANTOM"}) as fetched:
+        assert [path.stem for path in fetched.iterdir()] == [uids[0]]
+
+
+def test_a_proxy_of_the_environment_is_not_asked(
+    orthanc: Orthanc, synthetic: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token and films go to the archive alone."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert (
+        send(synthetic, orthanc.web, SendSettings(verify=True, attempts=1), acknowledged=True).accepted == 4
+    )
+
+
 def test_lent_films_lie_in_a_folder_of_their_owners_and_go_whatever_happens(
     orthanc: Orthanc, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +279,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return both
 
 
+@pytest.mark.parametrize("given", ["", "ca", "ca certificate"])
+def test_every_connection_over_tls_asks_who_the_archive_is(certificate: Path, given: str) -> None:
+    context = Tls(**dict.fromkeys(given.split(), certificate)).context()
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
 @pytest.fixture
 def secured(certificate: Path, tmp_path: Path, orthanc_of_module: Orthanc) -> Iterator[Orthanc]:
     """An Orthanc that speaks DICOM over TLS alone, and asks for our certificate, too."""
@@ -307,7 +352,8 @@ def test_dicom_over_tls_checks_the_archives_certificate_and_shows_ours(
 ) -> None:
     to = ("--to", f"127.0.0.1:{secured.dicom_port}", "--aet", "ARCHIVE", "--attempts", 1)
     words = ("send", synthetic, *to, "--acknowledge-patient-data")
-    for tls in ((), ("--tls",), ("--tls-ca", certificate)):
+    # Each lacks one thing: TLS, both certificates, ours, and trust in theirs.
+    for tls in ((), ("--tls",), ("--tls-ca", certificate), ("--tls-cert", certificate)):
         refused = xraygen_cli(*words, *tls)
         assert refused.exit_code == 1
         assert "not reached" in refused.stderr
@@ -326,6 +372,9 @@ def test_https_checks_the_archives_certificate_and_shows_ours(
 ) -> None:
     words = ("send", synthetic, "--dicomweb", https, "--acknowledge-patient-data", "--attempts", 1)
     refused = xraygen_cli(*words)
+    assert refused.exit_code == 1
+    assert "--tls-ca" in refused.stderr
+    refused = xraygen_cli(*words, "--tls-cert", certificate)  # ours is shown, theirs is not known
     assert refused.exit_code == 1
     assert "--tls-ca" in refused.stderr
     assert xraygen_cli(*words, "--tls-ca", certificate).exit_code == 1  # it wants to see ours
