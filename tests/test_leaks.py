@@ -210,9 +210,10 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
                       "pixels", *cpu),
         "ingest without": ("ingest", sources, "--out", out / "without", *apart, "--exclude", folder / "withdrawn.txt",
                            "--also-search", out, "--json"),
-        "export either": ("export", run, "--to", "diffusers", "--out", out / "diffusers",
-                          "--acknowledge-patient-data"),
-        "import either": ("import", out / "diffusers", "--out", out / "imported"),
+        "export bad": ("export", run, "--to", "diffusers", "--out", out / "none", "--acknowledge-patient-data"),
+        "import bad": ("import", out / "none", "--out", out / "none"),
+        "release": ("export", run, "--to", "release", "--out", out / "release", "--acknowledge-patient-data",
+                    "--json"),
     }  # fmt: skip
     said = {}
     for name, command in commands.items():
@@ -337,8 +338,28 @@ def test_the_commands_came_to_what_they_should(told: tuple[Path, dict[str, str]]
     assert "excluded" in reasons["without"]
     made_with = json.loads(said["ingest without"].split("\n")[0])["made_with_excluded"]
     assert {str(out / name) for name in ("dataset", "run", "png", "dicom")} <= set(made_with)
+    assert "32 groups" in said["export bad"]
+    assert "There is no folder" in said["import bad"]
     events = next(path for path in out.rglob("*tfevents*"))
     assert b"samples" in b"".join(decoded(events.read_bytes(), events.name))
+
+
+def test_a_release_is_whole_and_says_nothing_of_the_machine(told: tuple[Path, dict[str, str]]) -> None:
+    files = {path.name: path.read_bytes() for path in (told[0] / "release").rglob("*") if path.is_file()}
+    assert {"README.md", "config.yaml", "dataset.json", "ema.safetensors"} <= set(files)
+    assert [name for name, content in files.items() if str(told[0].parent).encode() in content] == []
+
+
+@pytest.mark.slow
+def test_a_monai_bundle_says_neither_who_nor_where(
+    told: tuple[Path, dict[str, str]], xraygen_cli: Cli, tmp_path: Path
+) -> None:
+    words = ("--to", "monai", "--out", tmp_path / "monai", "--acknowledge-patient-data")
+    assert xraygen_cli("export", told[0] / "run", *words).exit_code == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "monai").rglob("*") if path.is_file()}
+    assert {name: found for name in files if (found := found_in(files[name], name))} == {}
+    texts = ("metadata.json", "inference.json", "README.md")
+    assert [name for name in texts if str(told[0].parent).encode() in files[name]] == []
 
 
 def test_a_bug_in_the_reader_names_no_film(
