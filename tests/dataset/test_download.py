@@ -3,14 +3,15 @@
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xraygen.atomic import try_to_hold
 from xraygen.dataset import download
-from xraygen.films.pacs import DimseServer
+from xraygen.films.pacs import DimseServer, ServerError
 
 DEAD = 999_999_999  # no process has such a number
 
@@ -40,6 +41,65 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_dicom: Callabl
 
     monkeypatch.setattr(download, "connect", connect)
     return DimseServer("pacs.example", 104, "ARCHIVE")
+
+
+class Moody(Archive):
+    """Has three series: it breaks off at the second, and does not give all of the third."""
+
+    def __init__(self, film: bytes, *, refuses: tuple[str, ...] = ("3",), broken: int = 2) -> None:
+        super().__init__(film)
+        self.refuses, self.broken = refuses, broken
+
+    def find(self, keys: Mapping[str, str]) -> list[str]:
+        return ["3", "1", "2"]
+
+    def fetch(self, series: str) -> Iterator[bytes]:
+        yield self.film
+        if series == "2" and self.broken:
+            self.broken -= 1
+            raise ServerError("The connection broke.", again=True)
+        if series in self.refuses:
+            raise ServerError("PACS does not give all films of a series (status B000).", again=False)
+
+
+@pytest.fixture
+def moody(server: DimseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
+    """Lets the archive be a moody one; the pauses before it is asked again."""
+
+    def begin(**moods: Any) -> list[float]:
+        archive = Moody((tmp_path / "film.dcm").read_bytes(), **moods)
+        monkeypatch.setattr(download, "connect", lambda _: nullcontext(archive))
+        pauses: list[float] = []
+        monkeypatch.setattr(download, "sleep", pauses.append)
+        return pauses
+
+    return begin
+
+
+def test_a_series_that_is_refused_is_counted_and_a_broken_one_asked_for_again(
+    server: DimseServer, moody: Callable[..., list[float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses = moody()
+    with download.downloaded(server, {}) as films:
+        assert len(list(films.iterdir())) == 1  # all series are of one film
+    assert pauses == [1, 2]
+    (told,) = caplog.messages
+    assert told.startswith("1 of 3 series were not given whole")
+    assert told.endswith("PACS does not give all films of a series (status B000).")
+
+
+@pytest.mark.parametrize(
+    ("moods", "sentence"),
+    [({"refuses": ("1", "2", "3")}, "status B000"), ({"broken": 99}, "connection broke")],
+)
+def test_an_archive_that_gives_nothing_or_stays_away_ends_the_call(
+    moods: dict[str, Any], sentence: str, server: DimseServer, moody: Callable[..., list[float]]
+) -> None:
+    pauses = moody(**moods)
+    with pytest.raises(ServerError, match=sentence), download.downloaded(server, {}):
+        pass
+    assert pauses == ([1, 2, 4, 8, 16] if "broken" in moods else [1, 2])
+    assert lent_folders() == []
 
 
 def lent_folders() -> list[Path]:

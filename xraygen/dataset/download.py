@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from logging import getLogger
 from pathlib import Path
+from time import sleep
 from typing import IO
 
 from pydicom import dcmread
@@ -14,11 +16,12 @@ from pydicom.filebase import DicomBytesIO
 
 from xraygen.atomic import try_to_hold
 from xraygen.errors import XraygenError
-from xraygen.films.pacs import Server, connect
+from xraygen.films.pacs import Archive, Series, Server, ServerError, connect
 from xraygen.progress import Progress, Report, silent
 
 _PREFIX = "xraygen-films-"
 _LOCK = ".lock"
+_PAUSES_SECONDS = (1, 2, 4, 8, 16)
 
 
 def count_series(server: Server, keys: Mapping[str, str]) -> int:
@@ -33,7 +36,8 @@ def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent)
 
     A killed process leaves its folder behind; the next call removes it, if nobody holds its lock. A film is named by
     its SOP Instance UID, so that the crosswalk can name it, and so that an ingest that is repeated finds the same films
-    under the same names.
+    under the same names. An archive that is busy or breaks off is asked again. Of a series that it does not give whole,
+    what it gave stays, and a warning counts such series.
 
     Args:
         server: The archive.
@@ -46,7 +50,7 @@ def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent)
     Raises:
         UsageError: If a keyword is unknown, or a package is missing.
         XraygenError: If nothing matches.
-        ServerError: If the archive cannot be reached, or refuses.
+        ServerError: If the archive cannot be reached, or gives no series whole.
     """
     _remove_orphans()
     folder, lock = _make_folder()
@@ -59,16 +63,48 @@ def downloaded(server: Server, keys: Mapping[str, str], report: Report = silent)
                 raise XraygenError(
                     f"{server.name} has no series of radiographs that matches; ask for others with --find."
                 )
-            report(Progress("fetch series", 0, len(found)))
-            for done, series in enumerate(found, 1):
-                for content in archive.fetch(series):
-                    _write(films, content)
-                report(Progress("fetch series", done, len(found)))
+            _fetch_all(archive, found, films, report)
         yield films
     finally:
         shutil.rmtree(films)
         lock.close()  # a network disk keeps files that are open
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetch_all(archive: Archive, found: list[Series], films: Path, report: Report) -> None:
+    """All series; a warning where some were not given whole, and the last refusal where none was."""
+    report(Progress("fetch series", 0, len(found)))
+    refusals: list[ServerError] = []
+    for done, series in enumerate(found, 1):
+        refusal = _fetch(archive, series, films)
+        if refusal is not None:
+            refusals.append(refusal)
+        report(Progress("fetch series", done, len(found)))
+    if len(refusals) == len(found):
+        raise refusals[-1]
+    if refusals:
+        getLogger(__name__).warning(
+            "%d of %d series were not given whole, and films of them may be missing. The last refusal: %s",
+            len(refusals),
+            len(found),
+            refusals[-1],
+        )
+
+
+def _fetch(archive: Archive, series: Series, films: Path) -> ServerError | None:
+    """One series, again and again where that may help; why the archive refuses it, or None."""
+    for pause in (*_PAUSES_SECONDS, None):
+        try:
+            for content in archive.fetch(series):
+                _write(films, content)
+            break
+        except ServerError as error:
+            if not error.again:
+                return error
+            if pause is None:
+                raise
+            sleep(pause)
+    return None
 
 
 def _write(folder: Path, content: bytes) -> None:
