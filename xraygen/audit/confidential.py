@@ -19,7 +19,7 @@ FEWEST_PAIRS = 24
 MOST_PAIRS = 1000
 """Nobody looks at more; the page says how many suspects it leaves out, and the JSON file names them all."""
 LARGE_PAIRS = 100
-"""The pictures of further pairs are small: a thousand large ones would be a page of 150 MB."""
+"""The pictures of further pairs are small, since all of them are inside the page."""
 _LARGE_PX, _SMALL_PX = 256, 128
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 MOST_WORDS = 64
 """A label has no more different words than this."""
 _FEW_TEXTS = 20  # so many texts, all different, may be the findings of a small table
-_FEWEST_DIGITS = (
-    5  # of a postcode; an integer or text with as many digits may be a number that names somebody
-)
+_FEWEST_DIGITS = 5
+"""Of a postcode; what has as many may be a number that names somebody."""
 _LONGEST_CHARACTERS, _LONGEST_WORDS = 80, 10
 
 _NAMED = (

@@ -2,16 +2,13 @@
 
 import errno
 
-_OF_THE_FILE = frozenset(
-    {
-        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
-        *(errno.ENAMETOOLONG, errno.ENXIO),
-        *(
-            errno.EINVAL,
-            errno.EOVERFLOW,
-        ),  # a damaged header sends its reader to a place before or beyond any file
-    }
+_NOT_TO_BE_OPENED = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENXIO),
 )
+_NOT_TO_BE_FOLLOWED = (errno.EINVAL, errno.EOVERFLOW)
+"""A damaged header sends its reader to a place before or beyond any file."""
+_OF_THE_FILE = frozenset((*_NOT_TO_BE_OPENED, *_NOT_TO_BE_FOLLOWED))
 
 
 def pass_on_failure(error: Exception) -> None:
