@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import imagecodecs
@@ -18,6 +17,7 @@ from pydicom.uid import UID
 
 from xraygen.errors import FilmError
 from xraygen.films.claims import check_pixels, claimed_size
+from xraygen.films.rle import decode_rle
 
 Integers = NDArray[np.integer[Any]]
 
@@ -160,12 +160,13 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
     return PixelFormat(rows, columns, samples, allocated, stored, high_bit, signed)
 
 
-def decode(dataset: Dataset, syntax: UID) -> Integers:
+def decode(dataset: Dataset, syntax: UID, layout: PixelFormat | None = None) -> Integers:
     """The stored values of a film's one frame.
 
     Args:
         dataset: A parsed data set with its Pixel Data.
         syntax: Its Transfer Syntax UID.
+        layout: Its Image Pixel module, where it has been read already.
 
     Returns:
         Integers `[rows, columns]` in the range of Bits Stored: sign-extended, without overlay bits, never scaled.
@@ -174,7 +175,7 @@ def decode(dataset: Dataset, syntax: UID) -> Integers:
         FilmError: `no_pixels`, `too_large`, `truncated`, `multi_frame`, `colour`, `unsupported_syntax` or
             `decode_failed`.
     """
-    layout = pixel_format(dataset)
+    layout = layout or pixel_format(dataset)
     data = _whole_value(dataset, "PixelData")
     if not isinstance(data, bytes) or not data:
         raise FilmError("no_pixels", "The DICOM object has no Pixel Data; give files with an image in them.")
@@ -235,7 +236,7 @@ def _decode_compressed(data: bytes, syntax: str, layout: PixelFormat) -> Integer
     decoder = _decoder(syntax)
     frame = only_frame(data)
     if decoder is None:
-        return _decode_rle(frame, layout)
+        return decode_rle(frame, (layout.samples, layout.rows, layout.columns), layout.container)
     if _END_OF_IMAGE not in frame[-_TAIL:]:
         raise FilmError("truncated", "The compressed image has no end: the file is cut off; copy it again.")
     size = claimed_size(frame)
@@ -317,30 +318,6 @@ def only_frame(data: bytes) -> bytes:
         )
     frame: bytes = frames[0]
     return frame
-
-
-def _decode_rle(frame: bytes, layout: PixelFormat) -> Integers:
-    """RLE Lossless (PS3.5 annex G): byte planes, most significant first."""
-    expected = layout.rows * layout.columns * layout.samples * layout.container.itemsize
-    planes = layout.samples * layout.container.itemsize
-    header = struct.unpack_from("<16I", frame) if len(frame) >= 64 else (0,) * 16
-    offsets = [*header[1 : planes + 1], len(frame)]
-    # imagecodecs trusts the header, and crashes where it lies.
-    if header[0] != planes or offsets[0] < 64 or any(a >= b for a, b in pairwise(offsets)):
-        raise FilmError("decode_failed", "The RLE image is damaged; export the film again.")
-    try:
-        data = imagecodecs.dicomrle_decode(frame, layout.container)
-    except (RuntimeError, ValueError) as error:
-        raise FilmError("decode_failed", "The RLE image is damaged; export the film again.") from error
-    if len(data) < expected:
-        raise FilmError(
-            "truncated",
-            f"The RLE image has {len(data)} bytes of {expected}: the file is cut off; copy it again.",
-        )
-    values = np.frombuffer(data, layout.container, count=layout.rows * layout.columns * layout.samples)
-    if layout.samples == 1:
-        return values.reshape(layout.rows, layout.columns)
-    return np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
 
 
 def _one_channel(values: Integers, photometric: str, syntax: UID) -> Integers:

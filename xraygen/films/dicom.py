@@ -21,7 +21,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from xraygen.errors import FilmError
 from xraygen.films.claims import check_deflated
-from xraygen.films.decoders import decode, number_of, pixel_format, raw_text_of, text_of
+from xraygen.films.decoders import PixelFormat, decode, number_of, pixel_format, raw_text_of, text_of
 from xraygen.films.disk import pass_on_failure
 from xraygen.films.display import Display
 from xraygen.films.greyscale import display_flags, display_of
@@ -160,19 +160,20 @@ def _read(path: Path, options: ReadOptions, coarse: Coarse | None) -> StoredFilm
     refuse_other_objects(dataset, options)
     if options.frames == "first":
         keep_first_frame(dataset, compressed=syntax.is_encapsulated)
+    layout = pixel_format(dataset)
     if coarse is not None:
-        values = decode_coarsely(dataset, syntax, pixel_format(dataset), coarse)
-        film = None if values is None else _film(dataset, values)
+        values = decode_coarsely(dataset, syntax, layout, coarse)
+        film = None if values is None else _film(dataset, layout, values)
         if film is not None and film.display.commutes and film.display.voi_kind != "percentiles":
             return film
-    return _film(dataset, decode(dataset, syntax))
+    return _film(dataset, layout, decode(dataset, syntax, layout))
 
 
-def _film(dataset: Dataset, values: NDArray[Any]) -> StoredFilm:
+def _film(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> StoredFilm:
     """Decoded values, upright, with what the data set says of them."""
     values = _turn_upright(values, dataset)
-    display = display_of(dataset, values)
-    return StoredFilm(values, display, _attributes(dataset, display, values))
+    display = display_of(dataset, layout, values)
+    return StoredFilm(values, display, _attributes(dataset, layout, display, values))
 
 
 @contextmanager
@@ -283,9 +284,11 @@ def _flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> tuple[st
     return flags
 
 
-def _attributes(dataset: Dataset, display: Display, values: NDArray[Any]) -> FilmAttributes:
+def _attributes(
+    dataset: Dataset, layout: PixelFormat, display: Display, values: NDArray[Any]
+) -> FilmAttributes:
     """The attributes, each empty where the file leaves it out or damages it."""
-    sex, layout = text_of(dataset, "PatientSex"), pixel_format(dataset)
+    sex = text_of(dataset, "PatientSex")
     rows, columns = layout.rows, layout.columns
     if _lies_on_its_side(dataset):
         rows, columns = columns, rows

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
-from xraygen.films.decoders import number_of, pixel_format, text_of
+from xraygen.films.decoders import PixelFormat, number_of, text_of
 from xraygen.films.display import (
     Display,
     Intensity,
@@ -25,11 +25,12 @@ from xraygen.films.display import (
 from xraygen.films.objects import is_for_processing
 
 
-def display_of(dataset: Dataset, values: NDArray[Any]) -> Display:
+def display_of(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> Display:
     """Everything between stored values and light that a data set says.
 
     Args:
         dataset: A parsed data set.
+        layout: Its Image Pixel module.
         values: Its stored values `[H, W]`, for padding and, where it names no VOI, the robust percentiles.
 
     Returns:
@@ -42,8 +43,7 @@ def display_of(dataset: Dataset, values: NDArray[Any]) -> Display:
     Source:
         DICOM PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation), C.7.5.1.1.2 (padding).
     """
-    layout = pixel_format(dataset)
-    padding = _padding(dataset, values)
+    padding = _padding(dataset, layout, values)
     raw = is_for_processing(dataset)
     modality: Modality = _intensity(dataset, layout.levels) if raw else _modality(dataset, layout.signed)
     voi: Window | LookUpTable | None
@@ -104,16 +104,14 @@ def _polarity(dataset: Dataset) -> tuple[str, str]:
     return text_of(dataset, "PhotometricInterpretation"), text_of(dataset, "PresentationLUTShape")
 
 
-def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[int, int] | None:
+def _padding(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> tuple[int, int] | None:
     """Smallest and largest padding value; None where no pixel of this film is padding."""
     value = number_of(dataset, "PixelPaddingValue")
     if value is None:
         return None
     limit = number_of(dataset, "PixelPaddingRangeLimit")
     # Implicit files often say the value with the other sign: take its bits as those of a pixel.
-    ends = np.array([value, value if limit is None else limit], np.int64).astype(
-        pixel_format(dataset).container
-    )
+    ends = np.array([value, value if limit is None else limit], np.int64).astype(layout.container)
     padding = (int(ends.min()), int(ends.max()))
     return padding if padding_mask(values, padding).any() else None
 
