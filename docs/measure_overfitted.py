@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from real_films import kermany, parse, parser, patient_of, say, say_how, say_table
+from real_films import parse, parser, say, say_how, say_table, unpack_kermany
 
 from xraygen.audit.audit import audit
 from xraygen.audit.by_choice import Choices
@@ -46,31 +45,23 @@ def make_dataset(arguments: argparse.Namespace) -> Dataset:
     """50 training films of as many numbers; of the other numbers the test films."""
     folder = arguments.out / "dataset"
     if not folder.exists():
-        films = arguments.out / "films"
-        seen: set[bytes] = set()
-        films.mkdir(parents=True, exist_ok=True)
-        by_patient: dict[str, list[str]] = {}
-        for name, light in kermany(arguments.films):
-            if light.tobytes() not in seen:
-                seen.add(light.tobytes())
-                file = f"{name.replace('/', '-').rpartition('.')[0]}.png"
-                Image.fromarray(np.rint(light * 255).astype(np.uint8)).save(films / file)
-                by_patient.setdefault(patient_of(name), []).append(file)
+        by_patient = unpack_kermany(arguments.films, arguments.out / "films")
         patients = sorted(by_patient)
         numpy_generator(arguments.seed, "overfitted-split").shuffle(patients)
         train_on = patients[: arguments.train]
         rows = [(by_patient[patient][0], patient, "train") for patient in train_on]
         others = [
-            (file, patient, "test") for patient in patients[arguments.train :] for file in by_patient[patient]
+            (path, patient, "test") for patient in patients[arguments.train :] for path in by_patient[patient]
         ]
+        rows += others[: arguments.test]
         labels = arguments.out / "labels.csv"
         with labels.open("w", newline="") as table:
-            csv.writer(table).writerows([("file", "patient", "split"), *rows, *others[: arguments.test]])
-        chosen = [films / file for file, _, _ in [*rows, *others[: arguments.test]]]
+            named = ((path.name, patient, split) for path, patient, split in rows)
+            csv.writer(table).writerows([("file", "patient", "split"), *named])
         settings = IngestSettings(
             prepare=PrepareSettings(size=(SIDE, SIDE)), labels=labels, split_column="split"
         )
-        ingest(chosen, folder, settings)
+        ingest([path for path, _, _ in rows], folder, settings)
     return open_dataset(folder)
 
 

@@ -86,6 +86,20 @@ def kermany(films: Path) -> Iterator[tuple[str, Light]]:
                 yield "/".join(Path(member.name).parts[-2:]), grey.astype(np.float32) / np.float32(255)
 
 
+def unpack_kermany(films: Path, folder: Path) -> dict[str, list[Path]]:
+    """Write each content once, as PNG into a folder; returns the files by the number in their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: set[bytes] = set()
+    by_patient: dict[str, list[Path]] = {}
+    for name, light in kermany(films):
+        if light.tobytes() not in seen:
+            seen.add(light.tobytes())
+            path = folder / f"{name.replace('/', '-').rpartition('.')[0]}.png"
+            Image.fromarray(np.rint(light * 255).astype(np.uint8)).save(path)
+            by_patient.setdefault(patient_of(name), []).append(path)
+    return by_patient
+
+
 def patient_of(name: str) -> str:
     """The number in a name of Kermany's: `person1` or `IM-0115`; it is not verified as a patient."""
     stem = name.rpartition("/")[2].removeprefix("NORMAL2-")
