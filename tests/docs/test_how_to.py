@@ -137,7 +137,8 @@ def test_the_commands_of_a_page_run(
         if "--mp4" in words:
             pytest.importorskip("imageio_ffmpeg")
         arguments = smaller(words)
-        out = next((value for option, value in reversed(list(pairwise(arguments))) if option == "--out"), "")
+        written = [] if "--dry-run" in words else list(pairwise(arguments))
+        out = next((value for option, value in reversed(written) if option == "--out"), "")
         if out and not goes_on(made.get(out), arguments):
             shutil.rmtree(workplace / out, ignore_errors=True)
         result = xraygen_cli(*arguments)
