@@ -58,9 +58,9 @@ def export(
 
     xraygen export run --to diffusers --out exported --audit report
 
-    xraygen export run --to monai --out bundle --audit report
+    xraygen export run --to monai --checkpoint newest --out bundle --audit report
 
-    xraygen export run --to release --out my-model --card about.md --audit report
+    xraygen export run --to release --checkpoint newest --out my-model --card about.md --audit report
 
     xraygen export run --to diffusers --out last-step --weights model --acknowledge-patient-data
     """
