@@ -78,7 +78,8 @@ def eight_films(films: Path, out: Path) -> Dataset:
 def apart(a: Stored, b: Stored) -> NDArray[np.float64]:
     """Root mean square differences of light, `[N, M]`, of `[N, H, W]` and `[M, H, W]`."""
     x, y = (stored_to_unit(films, BITS).reshape(len(films), -1).astype(np.float64) for films in (a, b))
-    return np.sqrt(((x[:, None] - y[None]) ** 2).mean(axis=-1))
+    distances: NDArray[np.float64] = np.sqrt(((x[:, None] - y[None]) ** 2).mean(axis=-1))
+    return distances
 
 
 def show(out: Path, films: Stored, made: Stored) -> None:
