@@ -294,6 +294,7 @@ def _say(summary: "IngestSummary") -> None:
         console.say(f"  {count} flagged: {flag}")
     for split, images in summary.images.items():
         console.say(f"  {split}: {images} images of {summary.patients[split]} patients")
+    _say_how_few(summary.images.get("test", 0))
     views = (f"{view or 'not known'} {count:,}" for view, count in summary.views.items())
     console.say(f"  views: {', '.join(views)}")
     if summary.label_names:
@@ -304,3 +305,14 @@ def _say(summary: "IngestSummary") -> None:
     for note in summary.notes:
         console.say(f"  note: {note}")
     console.say(f"Keep {summary.key} and {summary.crosswalk} to yourself: they name the patients.")
+
+
+def _say_how_few(held_out: int) -> None:
+    """A word before a day of training where the audit could not decide about copies after it."""
+    from xraygen.metrics.tail import LEAST_FILMS
+
+    if held_out < LEAST_FILMS:
+        console.say(
+            f"  an audit decides about copies with {LEAST_FILMS} test films or more: with {held_out} it will be "
+            "undecided (--split holds out more)"
+        )

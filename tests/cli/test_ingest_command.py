@@ -60,18 +60,23 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
     assert "8 files seen, 6 accepted" in result.stderr
     assert "1 rejected: duplicate" in result.stderr
     assert f"train: {images['train']} images of {images['train']} patients" in result.stderr
+    assert f"with {images['test']} it will be undecided" in result.stderr
     dataset = open_dataset(tmp_path / "dataset")
     assert (dataset.info.size, dataset.info.bits, dataset.info.label_names) == ((16, 24), 12, ("finding",))
     assert list(dataset.manifest["finding"]) == ["sick"] * 3 + ["well"] * 3
 
 
-def test_labels_and_key_reach_the_library(xraygen_cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_labels_and_key_reach_the_library(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xraygen.metrics.tail.LEAST_FILMS", 0)
     (tmp_path / "labels.csv").write_text("file,a,b\nsick-0,1,2\nwell-1,3,4\n")
     labels = ("--labels", tmp_path / "labels.csv", "--label-columns", "b", "--key", tmp_path / "my.key")
     common = ("--size", 8, "--workers", 0)
     result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *labels, *common)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
+    assert "undecided" not in result.stderr, "no film is wanted"
     assert (tmp_path / "my.key").stat().st_size == 32
     dataset = open_dataset(tmp_path / "dataset")
     assert sorted(dataset.manifest["b"]) == ["", "", "", "", "2", "4"]
