@@ -97,6 +97,14 @@ def generate(
         int,
         typer.Option(min=1, help="Images computed together, part of what an image's last bits depend on."),
     ] = 16,
+    precision: options.Precision = options.PrecisionName.float32,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network first, in a minute [on a GPU in bfloat16, if it has Triton and a C compiler].",
+        ),
+    ] = None,
     checkpoint: Annotated[
         str, typer.Option(metavar="newest|best|STEP", help="best is that on the validation films.")
     ] = "newest",
@@ -146,6 +154,7 @@ def generate(
         compute_batch=compute_batch,
         threshold=threshold.value,
         percentile=percentile,
+        precision=precision.value,
     )
     choice = options.read_checkpoint(checkpoint)
     if dry_run:
@@ -170,6 +179,7 @@ def generate(
             mark=mark,
             checkpoint=choice,
             device=device,
+            compiled=compiled,
             batch_size=batch_size,
             share=share,
             report=report,

@@ -90,6 +90,7 @@ def interpolate(
     ] = "efficientnet-lite0",
     grid: Annotated[bool, typer.Option("--grid", help="Also the way at eighths of the schedule.")] = False,
     mp4: Annotated[bool, typer.Option("--mp4", help="Also a video; needs xraygen[video].")] = False,
+    precision: options.Precision = options.PrecisionName.float32,
     checkpoint: Annotated[
         str, typer.Option(metavar="newest|best|STEP", help="best is that on the validation films.")
     ] = "newest",
@@ -130,7 +131,7 @@ def interpolate(
             film_b,
             out,
             way,
-            SamplerSettings(chain.value, steps),
+            SamplerSettings(chain.value, steps, precision=precision.value),
             outputs=PathOutputs(data, features, grid, mp4),
             condition_a=said[0],
             condition_b=said[1],

@@ -58,6 +58,13 @@ class SpacingName(StrEnum):
     edm = "edm"
 
 
+class PrecisionName(StrEnum):
+    """In what the network is evaluated."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class ThresholdName(StrEnum):
     """How the guessed image is kept in [-1, 1]."""
 
@@ -73,6 +80,12 @@ Sampler = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(min=1, help="Network evaluations per image [ddim: 50, dpm++ and unipc: 20, ddpm: all]."),
+]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(
+        help="Arithmetic of the network; bfloat16 is for GPUs, and other in an image's finest detail."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]

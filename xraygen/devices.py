@@ -5,9 +5,12 @@ import platform
 import re
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import xraygen
 from xraygen.errors import UsageError
@@ -22,6 +25,8 @@ _PACKAGES = (
     "safetensors",
     "torch",
 )
+COMPILED = ", compiled"
+"""How the description of a machine ends where it compiled the network."""
 _NAMES = re.compile(r"cpu|cuda(:(?P<index>0|[1-9][0-9]*))?")
 
 
@@ -43,6 +48,22 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def compiles(device: torch.device) -> bool:
+    """Whether it pays to compile a network there: on a GPU with Triton and the C compiler that builds its launchers.
+
+    Containers often lack the compiler; on a CPU compiling costs more than it gains.
+    """
+    tools = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
+    return device.type == "cuda" and tools
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device does: a GPU takes it from pinned memory."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def name_of(device: torch.device) -> str:
     """A device as a person calls it: the GPU's model, or "this CPU"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
@@ -58,13 +79,18 @@ def memory_bytes(device: torch.device) -> int | None:
         return None
 
 
-def machine(device: torch.device) -> str:
-    """What an image's bits depend on besides its provenance: kind of device, threads on a CPU, torch's version."""
+def machine(device: torch.device, *, compiled: bool = False) -> str:
+    """What an image's bits depend on besides its provenance: kind of device, threads on a CPU, torch's version.
+
+    And whether the network was compiled, which computes its operations in other pieces.
+    """
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {version('torch')}"
-    threads = torch.get_num_threads()
-    kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-    return f"{kind}, {threads} thread{'s' * (threads != 1)}, torch {version('torch')}"
+        kind = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        capability = torch.backends.cpu.get_cpu_capability()
+        kind = f"{device.type} {capability}, {threads} thread{'s' * (threads != 1)}"
+    return f"{kind}, torch {version('torch')}{COMPILED * compiled}"
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -242,11 +242,12 @@ def test_the_command_line_takes_a_negative_log_snr_decodes_inversion_by_ddim_and
 ) -> None:
     pytest.importorskip("imageio_ffmpeg")
     both = ("interpolate", tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", "--out", tmp_path / "out",
-            "--frames", 2, "--mode", "inversion", "--features", "pixels", "--device", "cpu", "--mp4")  # fmt: skip
+            "--frames", 2, "--mode", "inversion", "--features", "pixels", "--device", "cpu", "--mp4",
+            "--precision", "bfloat16")  # fmt: skip
     result = xraygen_cli(*both, "--log-snr", "-3", "--steps", 10)
     assert result.exit_code == 0, result.stderr
     told = json.loads((tmp_path / "out" / "path.json").read_text())
-    assert told["settings"]["sampler"] == "ddim"
+    assert (told["settings"]["sampler"], told["settings"]["precision"]) == ("ddim", "bfloat16")
     assert told["log_snr_at_64_px"] == pytest.approx(-3, abs=1.5)  # the chain has ten steps
     assert b"personal data" in (tmp_path / "out" / "path.mp4").read_bytes()
     result = xraygen_cli(*both, "--log-snr", "-3", "--timestep", 5)

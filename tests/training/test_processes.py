@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from xraygen import devices
 from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
@@ -197,8 +198,8 @@ def test_what_is_left_open_is_chosen_for_the_device(
 ) -> None:
     compiled_network = torch.nn.Identity()
     monkeypatch.setattr(torch, "compile", lambda _: compiled_network)
-    monkeypatch.setattr(step, "find_spec", lambda _: True)
-    monkeypatch.setattr(step, "which", {"gcc": compiler}.get)
+    monkeypatch.setattr(devices, "find_spec", lambda _: True)
+    monkeypatch.setattr(devices, "which", {"gcc": compiler}.get)
     config = tiny_config(f"train.compile={choice}")
     network = step.compiled(UNet(config.model), config.train, torch.device(kind))
     assert (network is compiled_network) == expected

@@ -15,6 +15,7 @@ from xraygen.diffusion.schedule import NoiseSchedule, linear_betas
 from xraygen.models.unet import UNet, for_inference
 from xraygen.progress import Report, silent
 from xraygen.seeds import torch_generator
+from xraygen.synthesis.arithmetic import Precision, evaluated
 
 STEPS = 10
 OUTSIDE = "xraygen, without its network"
@@ -23,14 +24,14 @@ Task = Callable[[], object]
 
 
 def generation_tasks(
-    config: ModelConfig, batch: int, precision: str, present: Sequence[Contender], device: torch.device
+    config: ModelConfig, batch: int, precision: Precision, present: Sequence[Contender], device: torch.device
 ) -> dict[str, Task]:
     """What takes turns: ours, ours with a network that costs nothing, and diffusers' DDIMPipeline where it is there.
 
     Args:
         config: The network.
         batch: Films made together.
-        precision: float32, or bfloat16 by autocast.
+        precision: float32, or bfloat16 by autocast: as `generate` does it, and around diffusers' pipeline.
         present: The networks; those of other libraries than diffusers have no pipeline that users run.
         device: Where.
     """
@@ -45,11 +46,8 @@ def generation_tasks(
     x_t = torch.randn(shape, generator=torch_generator(0, "benchmark", "generation")).to(device)
 
     def ours(model: Callable[[Tensor, Tensor], Tensor]) -> Task:
-        def make() -> object:
-            with autocast_to(precision, device):
-                return ddim_sample(model, chain, x_t, no_noise)
-
-        return make
+        timed = evaluated(model, precision, device)
+        return lambda: ddim_sample(timed, chain, x_t, no_noise)
 
     tasks: dict[str, Task] = {OUTSIDE: ours(lambda x, t: x)}
     for contender in present:

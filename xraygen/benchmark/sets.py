@@ -11,7 +11,7 @@ from xraygen.films.colour import read_colour
 from xraygen.films.listing import METADATA, read_rows
 from xraygen.progress import Report
 from xraygen.synthesis.generate import generate
-from xraygen.synthesis.provenance import read_provenance
+from xraygen.synthesis.provenance import read_provenance, settings_of
 from xraygen.synthesis.rows import is_there
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.training.checkpoint import checkpoints, chosen_checkpoint, run_config
@@ -60,7 +60,8 @@ def _is_whole(run: Path, step: int, folder: Path, count: int, sampler: SamplerSe
     origin = read_provenance(folder)
     steps = sampler.steps or run_config(run).schedule.num_timesteps
     asked = {**asdict(sampler), "steps": steps}
-    made_by = {key: origin["settings"].get(key) for key in asked}
+    settings = settings_of(origin)
+    made_by = {key: settings.get(key) for key in asked}
     return origin["checkpoint"].get("step") == step and made_by == asked
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xraygen.config import DiffusionConfig
+from xraygen.devices import moved
 from xraygen.diffusion.densities import BITS, discretised_gaussian_log_likelihood, normal_kl, to_grid
 from xraygen.diffusion.preconditioning import c_in, c_noise, c_out, c_skip, network_target
 from xraygen.diffusion.schedule import NoiseSchedule
@@ -187,7 +188,7 @@ class GaussianDiffusion:
             scale = self._at(self.schedule.alphas_cumprod, t).rsqrt() * c_in(sigma, self.config.sigma_data)
             output = model(scale.to(x_t.dtype) * x_t, c_noise(sigma).flatten())
         else:
-            output = model(x_t, self.schedule.timesteps.to(t.device)[t])
+            output = model(x_t, moved(self.schedule.timesteps, t.device)[t])
         output = output.to(x_t.dtype)
         if output.shape[1] == x_t.shape[1]:
             return output, None
@@ -313,7 +314,7 @@ class GaussianDiffusion:
             step = self._reverse_step(x_t, t, output, place, clip=False)
             return self.bound_term(step, x_start, x_t, t, bits)
         error = (output - self.target(x_start, t, noise)).square().flatten(1).mean(dim=1)  # (B,)
-        loss = error * self.loss_weights().to(t.device)[t].to(error.dtype)
+        loss = error * moved(self.loss_weights(), t.device)[t].to(error.dtype)
         if self.config.variance_type != "learned_range":
             return loss
         step = self._reverse_step(x_t, t, output.detach(), place, clip=False)
@@ -350,7 +351,7 @@ class GaussianDiffusion:
 
     def _at(self, table: Tensor, t: Tensor) -> Tensor:
         """The table's entries at t as `(B, 1, 1, 1)`, still float64."""
-        return table.to(t.device)[t].view(-1, 1, 1, 1)
+        return moved(table, t.device)[t].view(-1, 1, 1, 1)
 
 
 def _mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ def guided(
         inside = torch.ones_like(t, dtype=torch.bool)
         if interval is not None:
             inside = (t > interval[0]) & (t <= interval[1])  # (B,)
-        if not inside.any():
-            return with_condition
+            if not inside.any():  # a GPU is waited for, to save an evaluation
+                return with_condition
         C = x_t.shape[1]
         told_of, variance = with_condition[:, :C], with_condition[:, C:]
         mixed = (1 - weight) * unconditional(x_t, t)[:, :C] + weight * told_of

@@ -33,7 +33,7 @@ on, which this set does not know; ask who trained it before you share it.
 |---|---|
 | set | {id} |
 | checkpoint | step {step}, sha256 of the averaged weights {ema_sha256} |
-| sampler | {sampler}, {steps} steps |
+| sampler | {sampler}, {steps} steps{arithmetic} |
 {conditions}| size | {size}, {channels} channel(s) |
 | pixel spacing | {spacing} |
 | format | {format} |
@@ -104,6 +104,9 @@ def data_set_card(origin: Mapping[str, Any], count: int) -> str:
         ema_sha256=origin["checkpoint"]["ema_sha256"],
         sampler=settings["sampler"],
         steps=settings["steps"],
+        arithmetic=""
+        if settings.get("precision", "float32") == "float32"
+        else f", in {settings['precision']}",
         conditions=_conditions(settings),
         batch_size=settings["compute_batch"],
         size=data["image_size"],

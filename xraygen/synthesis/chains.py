@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xraygen.devices import moved
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.diffusion.paths import StepNoise, Watch
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import model_to_unit
 from xraygen.seeds import torch_generator
+from xraygen.synthesis.arithmetic import evaluated
 from xraygen.synthesis.noise import SeededNoise
 from xraygen.synthesis.sampling import SamplerSettings, sample
 
@@ -51,7 +53,8 @@ class Chains:
 
     def sample(self, x_t: Tensor, noise: StepNoise, watch: Watch) -> Tensor:
         """Noise `(B, C, H, W)` to images of that shape."""
-        return sample(self.model, self.diffusion, x_t, noise, self.sampler, watch=watch)
+        model = evaluated(self.model, self.sampler.precision, self.device)
+        return sample(model, self.diffusion, x_t, noise, self.sampler, watch=watch)
 
 
 def progressive_frames(chains: Chains, seeds: Sequence[int], columns: Sequence[int]) -> Tensor:
@@ -102,13 +105,13 @@ class BranchingNoise:
 
     def draw(self) -> Tensor:
         """The start of the chain, the same in all rows, `(B, C, H, W)`."""
-        return self._shared.draw().repeat(len(self._rows), 1, 1, 1).to(self._device)
+        return moved(self._shared.draw().repeat(len(self._rows), 1, 1, 1), self._device)
 
     def __call__(self, step: int) -> Tensor:
         """As the samplers ask for it: once per step, the noisiest first. `(B, C, H, W)`."""
         shared = self._shared.draw()[0]
         drawn = [self._own(branch, step) if step <= split else shared for split, branch in self._rows]
-        return torch.stack(drawn).to(self._device)
+        return moved(torch.stack(drawn), self._device)
 
     def _own(self, branch: int, step: int) -> Tensor:
         return torch.randn(self._shape, generator=torch_generator(self._seed, "branch", branch, step))

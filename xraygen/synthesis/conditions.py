@@ -22,9 +22,8 @@ import torch
 from xraygen.atomic import sha256_of
 from xraygen.dataset.conditions import Conditions
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
-from xraygen.diffusion.guidance import guidance_interval, guided
+from xraygen.diffusion.guidance import ConditionalModel, guidance_interval, guided
 from xraygen.errors import FolderError, UsageError
-from xraygen.models.unet import UNet
 from xraygen.training.conditions import CONDITIONS
 
 FORMAT_VERSION = 1
@@ -117,7 +116,7 @@ class Wish:
 
 
 def wish_model(
-    network: UNet,
+    network: ConditionalModel,
     conditions: Conditions,
     wishes: Sequence[Wish],
     interval: tuple[float, float] | None,

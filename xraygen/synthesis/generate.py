@@ -13,8 +13,9 @@ import torch
 from xraygen.atomic import one_at_a_time, write_json, write_text
 from xraygen.config import RunConfig
 from xraygen.dataset.conditions import Conditions
-from xraygen.devices import machine
+from xraygen.devices import compiles, machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
+from xraygen.diffusion.guidance import ConditionalModel
 from xraygen.errors import UsageError
 from xraygen.films.colour import read_colour
 from xraygen.films.grids import tile
@@ -22,9 +23,10 @@ from xraygen.films.listing import Row, column_of, columns_of
 from xraygen.films.quarantine import finish_quarantine, quarantined
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
-from xraygen.models.unet import UNet, for_inference
+from xraygen.models.unet import for_inference
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
+from xraygen.synthesis.arithmetic import evaluated
 from xraygen.synthesis.card import data_set_card
 from xraygen.synthesis.conditions import (
     Guidance,
@@ -63,7 +65,7 @@ class _Work:
     """All that the making of films needs."""
 
     out: Path
-    network: UNet
+    network: ConditionalModel
     chain: GaussianDiffusion
     config: RunConfig
     conditions: Conditions
@@ -73,6 +75,7 @@ class _Work:
     file_format: FileFormat
     origin: dict[str, Any]
     device: torch.device
+    compiled: bool
 
     def file_name(self, wish: Wish) -> str:
         """Where a film lies in the set."""
@@ -81,7 +84,7 @@ class _Work:
 
     def row(self, wish: Wish) -> Row:
         """What metadata.csv says of a film, but for its hash."""
-        here, settings = machine(self.device), self.origin["settings"]
+        here, settings = machine(self.device, compiled=self.compiled), self.origin["settings"]
         asked = {column_of(name): wish.words.get(name, "") for name in self.conditions.names}
         return {
             "file_name": self.file_name(wish),
@@ -114,6 +117,7 @@ def generate(
     mark: bool | None = None,
     checkpoint: Choice | Checkpoint = "newest",
     device: str = "auto",
+    compiled: bool | None = None,
     batch_size: int | None = None,
     share: Share | None = None,
     origin: dict[str, Any] | None = None,
@@ -132,6 +136,8 @@ def generate(
         mark: Whether the word SYNTHETIC goes into a corner of the pixels; None for DX alone.
         checkpoint: "newest", "best" on validation films, or a step; provenance.json names its step and hash.
         device: "auto", "cpu" or "cuda[:i]".
+        compiled: Compile the network, on a GPU with Triton and a C compiler. None: there, where its precision is
+            bfloat16. It takes a minute, and changes an image's last bits; so its machine says so.
         batch_size: Films between two reports, by default a compute batch of them; it changes no film.
         share: Which of several processes this is, each of which makes its share; by default what the launcher says.
         origin: Provenance under which the films are made, where it is an older set's.
@@ -142,11 +148,13 @@ def generate(
 
     Raises:
         FolderError: If the RUN has no checkpoint, or `out` is something else or is being written to.
-        UsageError: If `out` was made otherwise, or the settings or the guidance do not fit the RUN.
+        UsageError: If `out` was made otherwise, the settings or the guidance do not fit the RUN, or the network cannot
+            be compiled.
     """
     share = share or Share.of_environment()
     target = share.device(device)
-    work = _prepare(run, out, settings, guidance or Guidance(), file_format, mark, checkpoint, target)
+    fast = _compiled(compiled, settings, target)
+    work = _prepare(run, out, settings, guidance or Guidance(), file_format, mark, checkpoint, target, fast)
     if not all(isinstance(film, Wish) for film in films):
         work = replace(work, guidance=work.guidance.checked(work.conditions))
     wishes = [_as_wish(film, work.guidance) for film in films]
@@ -174,6 +182,15 @@ def generate(
     return GenerateSummary(out, len(share.of(wishes)) - present, present, asked - len(wishes))
 
 
+def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.device) -> bool:
+    """Whether to compile; it does not follow from the number of films: an image is the same alone and among others."""
+    if choice and not compiles(device):
+        raise UsageError(
+            "--compile is for a GPU with Triton and a C compiler (cc, gcc or clang); leave it out here."
+        )
+    return settings.precision == "bfloat16" and compiles(device) if choice is None else choice
+
+
 def _prepare(
     run: Path,
     out: Path,
@@ -183,6 +200,7 @@ def _prepare(
     mark: bool | None,
     checkpoint: Choice | Checkpoint,
     device: torch.device,
+    compiled: bool,
 ) -> _Work:
     """Load what the films are made with; nothing is written."""
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
@@ -193,10 +211,10 @@ def _prepare(
     told = {**asdict(settings), "steps": len(chain.schedule.timesteps)}
     told |= settings_of_format(run, file_format, mark, config.data.shape)
     told |= guidance.told(run, conditions)
-    origin = provenance(run, checkpoint, told, device)
+    origin = provenance(run, checkpoint, told, device, compiled=compiled)
     return _Work(
         out,
-        for_inference(network),
+        evaluated(for_inference(network), settings.precision, device, compiled=compiled),
         chain,
         config,
         conditions,
@@ -206,6 +224,7 @@ def _prepare(
         file_format,
         origin,
         device,
+        compiled,
     )
 
 

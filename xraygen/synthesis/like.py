@@ -14,7 +14,7 @@ import torch
 
 from xraygen import __version__
 from xraygen.atomic import sha256_of
-from xraygen.devices import choose_device, machine
+from xraygen.devices import COMPILED, choose_device, compiles
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.colour import read_colour
 from xraygen.films.listing import METADATA, Row, column_of, read_rows
@@ -22,7 +22,7 @@ from xraygen.films.reader import read_film
 from xraygen.ranges import Stored
 from xraygen.synthesis.conditions import Guidance, Wish
 from xraygen.synthesis.generate import generate
-from xraygen.synthesis.provenance import read_provenance
+from xraygen.synthesis.provenance import read_provenance, settings_of
 from xraygen.synthesis.sampling import SamplerSettings
 from xraygen.synthesis.share import Share
 from xraygen.training.checkpoint import Checkpoint, checkpoints, chosen_checkpoint, run_config
@@ -81,7 +81,8 @@ class Remade:
 def remake(run: Path, like: str, out: Path | None, *, device: str = "auto") -> Remade:
     """Make one film again, under the provenance of its set.
 
-    On a CPU it is computed on as many threads as the old one, since its last bits depend on them.
+    On a CPU it is computed on as many threads as the old one, on a GPU by a compiled network if the old one was and one
+    can be had there: its last bits depend on both.
 
     Args:
         run: RUN folder that holds the checkpoint.
@@ -120,7 +121,7 @@ def remake(run: Path, like: str, out: Path | None, *, device: str = "auto") -> R
             digest == row["sha256"],
             psnr_db(_read(old, colour=colour), _read(new, colour=colour)) if old.exists() else None,
             made_on,
-            machine(choose_device(device)),
+            {film["file_name"]: film["machine"] for film in read_rows(target / METADATA)}[row["file_name"]],
         )
 
 
@@ -172,7 +173,8 @@ def _generate_like(
     run: Path, out: Path, row: Row, origin: dict[str, Any], checkpoint: Checkpoint, device: str
 ) -> bool:
     """Make the film of a row; whether it was made, and not there already."""
-    told = origin["settings"]
+    told = settings_of(origin)
+    compiled = row.get("machine", "").endswith(COMPILED) and compiles(choose_device(device))
     try:
         settings = SamplerSettings(**{field.name: told[field.name] for field in fields(SamplerSettings)})
         interval = told.get("guidance_interval")
@@ -193,6 +195,7 @@ def _generate_like(
         mark=mark,
         checkpoint=checkpoint,
         device=device,
+        compiled=compiled,
         share=Share(),
         origin=origin,
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xraygen.devices import moved
 from xraygen.seeds import torch_generator
 
 
@@ -24,7 +25,7 @@ class SeededNoise:
     def draw(self) -> Tensor:
         """The next standard normal noise of every image, `(B, C, H, W)`."""
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
-        return torch.stack(draws).to(self._device)
+        return moved(torch.stack(draws), self._device)
 
     def __call__(self, step: int) -> Tensor:
         """As the samplers ask for it; the chain asks in a fixed order."""

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xraygen.devices import moved
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.diffusion.guidance import guided
 from xraygen.diffusion.interpolation import (
@@ -25,6 +26,7 @@ from xraygen.errors import UsageError
 from xraygen.models.unet import UNet
 from xraygen.progress import Progress, Report
 from xraygen.seeds import torch_generator
+from xraygen.synthesis.arithmetic import evaluated
 from xraygen.synthesis.path_ends import End
 from xraygen.synthesis.sampling import SamplerSettings, sample
 
@@ -155,15 +157,15 @@ class Way:
         Past an end it is told what it is told there.
         """
         condition = torch.stack([end.condition for end in self.ordered])  # (2, F)
+        network = evaluated(self.network, self.sampler.precision, self.device)
         if self.network.conditions is None or self.guidance == 0 or bool(condition.isinf().all()):
-            return self.network
+            return network
         first, second = self.network.conditions(condition.to(self.device))  # (D,) each
         share = lam.float().clamp(0, 1).view(-1, 1).to(self.device)
         mixed = (1 - share) * first + share * second  # (F, D)
 
         def told_of(x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-            predicted: Tensor = self.network(x_t, t, condition_embedding=condition)
-            return predicted
+            return network(x_t, t, condition_embedding=condition)
 
         return guided(told_of, mixed, self.guidance)
 
@@ -186,7 +188,7 @@ class Way:
 
         def shared_noise(step: int) -> Tensor:
             generator = torch_generator(self.seed, "decoding noise", step)
-            return torch.randn(x_t.shape[1:], generator=generator).to(x_t.device)
+            return moved(torch.randn(x_t.shape[1:], generator=generator), x_t.device)
 
         count = len(x_t)
         size = min(self.sampler.compute_batch, count)

@@ -19,11 +19,18 @@ FORMAT_VERSION = 1
 PROVENANCE = "provenance.json"
 OLDER = "an older version"
 """What a set is by that does not say its version."""
+_MEANT = {"precision": "float32"}
+"""Settings that older versions did not say, and what they meant."""
 _DECIDES_NOTHING = ("id", "dataset_sha256", "created", "clock", "machine", "environment")
 
 
 def provenance(
-    run: Path, checkpoint: Checkpoint, settings: dict[str, Any], device: torch.device
+    run: Path,
+    checkpoint: Checkpoint,
+    settings: dict[str, Any],
+    device: torch.device,
+    *,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """All that decides what the images look like, and when and where they were made.
 
@@ -32,6 +39,7 @@ def provenance(
         checkpoint: The checkpoint of it that is sampled.
         settings: Sampler settings.
         device: Where sampling runs.
+        compiled: Whether the network is compiled there.
 
     Returns:
         JSON-ready, without a path or a name. `id` is a hash of what decides the images: on the `machine` that it names
@@ -45,14 +53,16 @@ def provenance(
         "config": run_config(run).model_dump(mode="json"),
         "settings": settings,
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    said = {name: value for name, value in settings.items() if name not in _MEANT or value != _MEANT[name]}
+    hashed = {**decides, "settings": said}  # so that a set has the id that it would have had before
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     return {
         "id": digest[:32],
         **decides,
         "dataset_sha256": trained_on(run),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "clock": _clock(checkpoint),
-        "machine": machine(device),
+        "machine": machine(device, compiled=compiled),
         "environment": environment(device),
     }
 
@@ -90,8 +100,16 @@ def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What decides the images and is not the same; a set of an older version may lack it."""
-    return [key for key in new if key not in _DECIDES_NOTHING and old.get(key) != new[key]]
+    """What decides the images and is not the same, settings by their names; a set of an older version may lack it."""
+    keys = [key for key in new if key not in (*_DECIDES_NOTHING, "settings") and old.get(key) != new[key]]
+    there, here = settings_of(old), settings_of(new)
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    return keys + [f"settings ({', '.join(names)})"] * bool(names)
+
+
+def settings_of(origin: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a provenance says, and those that went without saying."""
+    return {**_MEANT, **origin["settings"]}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from xraygen.diffusion.spacing import Spacing
 from xraygen.diffusion.threshold import Threshold, dynamic_threshold
 from xraygen.errors import UsageError
 from xraygen.ranges import Stored, model_to_stored
+from xraygen.synthesis.arithmetic import Precision
 
 SamplerName = Literal["ddim", "ddpm", "dpm++", "dpm++-sde", "unipc"]
 StepsName = Literal["draft", "default", "paper"]
@@ -36,6 +37,7 @@ class SamplerSettings:
         spacing: Which timesteps are kept (`xraygen.diffusion.spacing`).
         threshold: How the network's guess of the image is kept in [-1, 1] (`xraygen.diffusion.threshold`).
         percentile: Of the dynamic threshold; 99.5 is diffusers' choice.
+        precision: In what the network is evaluated (`xraygen.synthesis.arithmetic`).
     """
 
     sampler: SamplerName = "ddim"
@@ -45,6 +47,7 @@ class SamplerSettings:
     spacing: Spacing = "uniform"
     threshold: ThresholdName = "static"
     percentile: float = 99.5
+    precision: Precision = "float32"
 
     @property
     def random(self) -> bool:

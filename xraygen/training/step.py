@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
-from shutil import which
 from typing import Any, Literal, cast
 
 import torch
@@ -13,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from xraygen.config import RunConfig, TrainConfig
+from xraygen.devices import compiles
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.guidance import told
 from xraygen.models.unet import UNet
@@ -71,10 +70,7 @@ def fresh_state(config: RunConfig, device: torch.device, conditions: Sequence[in
 
 def compiled(model: UNet, config: TrainConfig, device: torch.device) -> nn.Module:
     """The network as `train.compile` wants it; it shares the weights."""
-    chosen = config.compile
-    if chosen == "auto":  # Triton builds its launchers with a C compiler, which containers often lack
-        tools = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
-        chosen = _pays_on_gpu(chosen, device) and tools
+    chosen = compiles(device) if config.compile == "auto" else config.compile
     return cast(nn.Module, torch.compile(model)) if chosen else model
 
 
