@@ -27,6 +27,7 @@ class Format(StrEnum):
 
     png = "png"
     dicom = "dicom"
+    dicom_series = "dicom-series"
 
 
 def interpolate(
@@ -62,7 +63,11 @@ def interpolate(
     ] = None,
     steps: options.Steps = None,
     file_format: Annotated[
-        Format, typer.Option("--format", help="dicom writes a multi-frame object beside the PNG frames.")
+        Format,
+        typer.Option(
+            "--format",
+            help="Beside the PNG frames: dicom writes one multi-frame object, dicom-series a series of single ones.",
+        ),
     ] = Format.png,
     iterations: Annotated[
         int, typer.Option(min=1, help="Network evaluations per step of the inversion; more are more exact.")

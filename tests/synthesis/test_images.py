@@ -18,9 +18,10 @@ from typer.testing import Result
 
 from xraygen.config import RunConfig
 from xraygen.dataset.natural import prepare_natural
-from xraygen.errors import UsageError
+from xraygen.errors import FilmError, UsageError
 from xraygen.films.colour import read_colour
 from xraygen.films.mark import marked
+from xraygen.films.objects import ReadOptions
 from xraygen.films.reader import read_film
 from xraygen.synthesis.generate import generate
 from xraygen.synthesis.images import FileFormat, image_path, images_of, settings_of_format
@@ -194,9 +195,55 @@ def test_a_path_becomes_a_multi_frame_object_of_the_same_frames(
     film = pydicom.dcmread(tmp_path / "1" / "path.dcm")
     frames = [read_film(path).values for path in sorted((tmp_path / "1" / "frames").iterdir())]
     np.testing.assert_array_equal(film.pixel_array, frames)
+    # as ingest reads it: by choice, and else not at all
+    first = read_film(tmp_path / "1" / "path.dcm", ReadOptions(frames="first"))
+    np.testing.assert_array_equal(first.values, frames[0])
+    with pytest.raises(FilmError, match="this object has 3"):
+        read_film(tmp_path / "1" / "path.dcm")
     assert list(film.FrameLabelVector) == ["lambda 0", "lambda 0.5", "lambda 1"]
     assert "personal data" in film.ImageComments
     assert (tmp_path / "1" / "path.dcm").read_bytes() == (tmp_path / "2" / "path.dcm").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def series(tiny_run: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One path as a series, twice."""
+    ends, way = (f"{tiny_dataset}#1", f"{tiny_dataset}#9"), InterpolateSettings(timestep=10, frames=3)
+    folders = [tmp_path_factory.mktemp("series") / "path" for _ in range(2)]
+    for folder in folders:
+        interpolate(tiny_run, *ends, folder, way, FAST, file_format="dicom-series", device="cpu")
+    return folders
+
+
+def test_a_path_becomes_a_series_numbered_along_it(series: list[Path]) -> None:
+    files, again = (sorted((folder / "series").iterdir()) for folder in series)
+    assert [file.name for file in files] == ["frame-000.dcm", "frame-001.dcm", "frame-002.dcm"]
+    assert not (series[0] / "path.dcm").exists()
+    films = [pydicom.dcmread(file) for file in files]
+    frames = [read_film(path).values for path in sorted((series[0] / "frames").iterdir())]
+    for number, (file, film, frame, lam) in enumerate(
+        zip(files, films, frames, ("0", "0.5", "1"), strict=True)
+    ):
+        np.testing.assert_array_equal(film.pixel_array, frame)
+        np.testing.assert_array_equal(read_film(file).values, frame)  # as ingest reads it, without any choice
+        assert film.InstanceNumber == number + 1
+        assert film[0x0008, 0x001C].value == "YES"
+        assert film.SeriesDescription == "SYNTHETIC, NOT FOR DIAGNOSIS"
+        assert f"lambda {lam}, between two patients' films: personal data" in film.ImageComments
+    assert len({(film.StudyInstanceUID, film.SeriesInstanceUID) for film in films}) == 1
+    assert len({film.SOPInstanceUID for film in films}) == 3
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
+
+
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian's package dicom3tools)"
+)
+def test_every_file_of_a_series_passes_dciodvfy(series: list[Path]) -> None:
+    for path in (series[0] / "series").iterdir():
+        told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=True)
+        errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
+        assert len(errors) == 1
+        assert "(0x0008,0x001c)" in errors[0]
 
 
 @pytest.mark.skipif(

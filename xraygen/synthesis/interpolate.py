@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from xraygen.atomic import sha256_of, sole_writer, write_json
 from xraygen.dataset.conditions import Conditions
@@ -16,7 +16,7 @@ from xraygen.progress import Report, silent
 from xraygen.synthesis.images import settings_of_format
 from xraygen.synthesis.path_ends import End, Words, read_end
 from xraygen.synthesis.path_familiarity import Judge, likeness
-from xraygen.synthesis.path_folder import PathFolder, PathOutputs
+from xraygen.synthesis.path_folder import PathFolder, PathFormat, PathOutputs
 from xraygen.synthesis.path_frames import MODES, Mode, Way, counter, lambdas
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, sampling_diffusion
@@ -80,7 +80,7 @@ def interpolate(
     outputs: PathOutputs | None = None,
     condition_a: Words | None = None,
     condition_b: Words | None = None,
-    file_format: Literal["png", "dicom"] = "png",
+    file_format: PathFormat = "png",
     checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
@@ -99,7 +99,8 @@ def interpolate(
         outputs: What else is written.
         condition_a: What the network is told of film A, over what its DATASET row says, where the RUN knows conditions.
         condition_b: The same of film B.
-        file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too.
+        file_format: "dicom" writes the frames as path.dcm, one multi-frame object, too; "dicom-series" as series/, an
+            object each.
         checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
         report: Told how many frames are done.
@@ -136,8 +137,8 @@ def interpolate(
         target,
     )
     decisive = _decisive(run, way, settings, start, told)
-    if file_format == "dicom":
-        decisive |= settings_of_format(run, "dicom", False, config.data.shape)
+    if file_format != "png":
+        decisive |= {**settings_of_format(run, "dicom", False, config.data.shape), "format": file_format}
     with sole_writer(out):
         origin = agreed_provenance(out, provenance(run, chosen, decisive, target))
         write_json(out / "provenance.json", origin)

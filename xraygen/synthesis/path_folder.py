@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from xraygen.films.writers import write_png
 from xraygen.metrics.features import load_extractor
 from xraygen.progress import Report
 from xraygen.ranges import Stored
-from xraygen.synthesis.images import write_frames
+from xraygen.synthesis.images import write_frames, write_series
 from xraygen.synthesis.path_curves import curves_chart, joined, measure_curves, save_chart
 from xraygen.synthesis.path_frames import Frames, Way
 from xraygen.synthesis.path_grid import make_grid
@@ -29,6 +29,9 @@ from xraygen.synthesis.timesteps import log_snrs
 FORMAT_VERSION = 1
 WHOSE = "between two patients' films: personal data"
 """What a video and a DICOM object say of themselves."""
+
+
+PathFormat = Literal["png", "dicom", "dicom-series"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,7 @@ class PathFolder:
         ends = as_stored(torch.stack([end.x for end in self.way.ends]))
         bits = 16 if stored.dtype == np.uint16 else 8
         self._write_pictures(stored, ends, bits, mp4=outputs.mp4)
-        if origin["settings"].get("format") == "dicom":
-            labels = [f"lambda {lam:.4g}" for lam in self.lam.tolist()]
-            write_frames(self.out / "path.dcm", stored.astype(np.uint16), labels, origin, WHOSE)
+        self._write_dicom(stored, origin)
         extractor = load_extractor(outputs.features, str(self.way.device))
         curves = measure_curves(stored, ends, bits, extractor, dataset, report)
         save_chart(self.out / "curves.png", curves_chart(self.lam.tolist(), curves))
@@ -112,6 +113,15 @@ class PathFolder:
         write_gif(self.out / "path.gif", stored, bits)
         if mp4:
             write_mp4(self.out / "path.mp4", stored, bits, f"{SERIES_DESCRIPTION}; {WHOSE}")
+
+    def _write_dicom(self, stored: Stored, origin: Mapping[str, Any]) -> None:
+        """The frames as DICOM, if the settings say so: one object, or a series."""
+        labels = [f"lambda {lam:.4g}" for lam in self.lam.tolist()]
+        file_format: PathFormat = origin["settings"].get("format", "png")
+        if file_format == "dicom":
+            write_frames(self.out / "path.dcm", stored.astype(np.uint16), labels, origin, WHOSE)
+        elif file_format == "dicom-series":
+            write_series(self.out / "series", stored.astype(np.uint16), labels, origin, WHOSE)
 
     def _log_snr(self) -> float | None:
         """Of the noise, as it is at 64 px; None where no signal is left."""
