@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,55 @@ def test_two_processes_share_the_films_and_leave_none_out(tiny_run: Path, tmp_pa
     ]
     assert made == [3, 4]
     assert_whole(tmp_path, 7)
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_launcher_make_the_files_of_one(
+    tiny_run: Path, tmp_path: Path, program: Path
+) -> None:
+    """The command itself, told its number by the environment as torchrun tells it."""
+    words = [
+        str(program),
+        "generate",
+        str(tiny_run),
+        "--seeds",
+        "0-6",
+        "--format",
+        "dicom",
+        "--device",
+        "cpu",
+    ]
+    words += ["--sampler", "ddim", "--steps", "2", "--compute-batch", "4", "--json"]
+    plain = {
+        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    }
+    world = {**plain, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [*words, "--out", str(tmp_path / "shared")],
+            env={**world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = []
+    for process in started:
+        out, err = process.communicate(timeout=250)
+        assert process.returncode == 0, err
+        told.append(json.loads(out))
+    assert [(one["made"], one["process"], one["processes"]) for one in told] == [(4, 0, 2), (3, 1, 2)]
+    alone = {**plain, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, "--out", str(tmp_path / "alone")], env=alone, check=True, capture_output=True)
+    shared, whole = (films_and_rows(tmp_path / name) for name in ("shared", "alone"))
+    assert len(whole) == 8
+    assert shared == whole
+
+
+def films_and_rows(out: Path) -> dict[str, bytes]:
+    files = [out / "metadata.csv", *(out / "images").iterdir()]
+    return {file.name: file.read_bytes() for file in files}
 
 
 def test_an_image_that_was_damaged_is_made_again(tiny_run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,20 @@ def test_a_film_file_and_its_dataset_row_are_prepared_alike(
     write_png(tmp_path / "film.png", np.asarray(images[1]))
     conditions = read_conditions(tiny_run, loaded.config)
     file = read_end(tiny_run, str(tmp_path / "film.png"), shape, conditions, {}, "a")
+    row = read_end(tiny_run, f"{tiny_dataset}#1", shape, conditions, {}, "a")
+    assert torch.equal(file.x, row.x)
+    assert file.content == row.content
+
+
+def test_a_nifti_film_is_turned_upright_and_is_its_dataset_row(
+    tiny_run: Path, tiny_dataset: Path, loaded: LoadedRun, tmp_path: Path
+) -> None:
+    """Written by nibabel with another orientation than ours: the columns to the right, the rows to the head."""
+    image, shape = np.asarray(open_dataset(tiny_dataset).images[1]), loaded.config.data.shape
+    upside_down = image.T[::-1, None, ::-1]  # [W, 1, H]: to the right, one plane, to the head
+    nibabel.Nifti1Image(upside_down, np.eye(4)).to_filename(tmp_path / "film.nii.gz")
+    conditions = read_conditions(tiny_run, loaded.config)
+    file = read_end(tiny_run, str(tmp_path / "film.nii.gz"), shape, conditions, {}, "a")
     row = read_end(tiny_run, f"{tiny_dataset}#1", shape, conditions, {}, "a")
     assert torch.equal(file.x, row.x)
     assert file.content == row.content
