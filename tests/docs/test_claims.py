@@ -42,6 +42,15 @@ def statements(text: str) -> Iterator[str]:
     yield from re.split(r"(?<=[.:?!])\s+", "\n".join(line for line in lines if not line.startswith("|")))
 
 
+def test_everything_that_is_said_of_privacy_leads_to_where_it_is_shown() -> None:
+    """Each paragraph, point and row below the introduction of concepts/privacy.md has a link."""
+    page = (ROOT / "docs" / "concepts" / "privacy.md").read_text(encoding="utf-8")
+    points = re.split(r"\n(?=- |\| )|\n\n", page)
+    said = [point for point in points if not re.match(r"#|\| question|\|---", point)]
+    assert len(said) > 15
+    assert [point for point in said if "](" not in point] == []
+
+
 def imports_fcntl(path: Path) -> bool:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return any(

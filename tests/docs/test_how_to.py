@@ -20,7 +20,8 @@ TRAINED_SHORTLY = [
     word
     for change in ("data.image_size=32", "model.channels=32", "model.channel_mult=[1,2]", "model.num_res_blocks=1",
                    "model.attention_resolutions=[8]", "train.batch_size=8", "train.max_steps=2", "train.save_every=2",
-                   "train.sample_every=2", "train.sample_count=1", "train.sample_steps=2")
+                   "train.sample_every=2", "train.sample_count=1", "train.sample_steps=2",
+                   "train.precision=float32")  # a process has one precision, and all pages are one process
     for word in ("--set", change)
 ]  # fmt: skip
 SMALLER = {
