@@ -2,6 +2,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from xraygen.atomic import sha256_of
 from xraygen.audit.audit import audit, plan
+from xraygen.audit.compare import compare_reports
 from xraygen.audit.figures import film_png
 from xraygen.audit.render import embedded
 from xraygen.audit.settings import AuditSettings
@@ -220,6 +222,40 @@ def test_a_dataset_can_be_audited_against_itself(tmp_path: Path, real: Path) -> 
         path.name for path in (tmp_path / "report" / "figures").glob("films-*")
     ] == []  # they may be patients'
     assert len(result["privacy"]["suspects"]) >= 40  # all training films are copies of training films
+
+
+def test_a_report_on_a_dataset_says_first_that_its_films_are_real(
+    tmp_path: Path, finished: Finished, real: Path, textures: Textures, make_dataset: Callable[..., Path]
+) -> None:
+    """The films of another hospital in the place of synthetic ones."""
+    other = make_dataset(tmp_path / "<b>other", textures(20, seed=8), ["test"] * 20)
+    result = audit(real, other, tmp_path / "report", FAST)
+    note = result["synthetic"]["note"]
+    assert note.startswith(
+        "“Synthetic” means the films of <b>other here, which is a DATASET: they are real films"
+    )
+    assert result["summary"][0] == note
+    shown = escape(note)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count(shown) == 1
+    assert (
+        page.index("<h1>") < page.index(shown) < page.index("20 films of the DATASET &lt;b&gt;other against")
+    )
+    assert "synthetic films against" not in page
+    assert (
+        "No film of either is shown on this page, and those of &lt;b&gt;other are called by their rows"
+        in page
+    )
+    assert "No film of this set is shown: they are a DATASET" in page
+    shared = [embedded(film_png(image, 16)) for image in open_dataset(other).images]
+    assert [picture for picture in shared if picture in page] == []
+    confidential = (tmp_path / "report" / "report-confidential.html").read_text()
+    assert confidential.index("CONFIDENTIAL: this page") < confidential.index(shown)
+    (compared, *_) = compare_reports([tmp_path / "report"] * 2)["notes"]
+    assert compared == note
+    folder, of_synthetic = finished
+    assert of_synthetic["synthetic"]["note"] == ""
+    assert "means the films of" not in (folder / "report.html").read_text() + of_synthetic["summary"][0]
 
 
 def test_report_json_is_written_last(

@@ -30,7 +30,7 @@ def result() -> dict[str, Any]:
     sets = {key: Comparison(key, "", np.zeros((0, 1, 1), np.uint16), 16) for key in shifts}
     return {
         "features": {"space": in_features(rng.standard_normal((16, 4)), features, sets, "Space", 0)},
-        "synthetic": {"films": 16, "duplicates": 0},
+        "synthetic": {"films": 16, "duplicates": 0, "note": ""},
         "privacy": {"suspects": [], "leaks": 0, "gate": {"sentence": "The set passes."}},
         "ms_ssim": {"value": 0.5, "real": 0.5},
         "near_duplicates": {"films": 0},

@@ -231,7 +231,8 @@ def _measure(entry: Mapping[str, Any], floor: float | None) -> Cell:
 
 
 def _notes(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What forbids a comparison, and of what."""
+    """What a report is about where it is not a SYNTHETIC, and what forbids a comparison, and of what."""
+    yield from dict.fromkeys(note for report in reports if (note := report["synthetic"].get("note")))
     if len({report["real"]["content_sha256"] for report in reports}) > 1:
         yield "The reports hold films against different DATASETs: no number of one may be held against one of another."
     counts = sorted({report["settings"]["count"] for report in reports})

@@ -16,6 +16,11 @@ from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet, checkpo
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
 
+_DATASET_NOTE = (
+    "“Synthetic” means the films of {name} here, which is a DATASET: they are real films, unless it was ingested from "
+    "synthetic ones."
+)
+
 
 def describe_real(real: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, Any]:
     """The DATASET, without a path."""
@@ -33,7 +38,7 @@ def describe_real(real: Dataset, train: NDArray[np.int64], test: NDArray[np.int6
 
 
 def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
-    """The SYNTHETIC, without a path."""
+    """The SYNTHETIC, without a path; `note` says what it is where it is a DATASET, and is empty otherwise."""
     hashes = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in films.images]
     files = [folder / METADATA_NAME, folder / PROVENANCE_NAME]
     return {
@@ -43,6 +48,7 @@ def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
         "images_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "files_sha256": {file.name: sha256_of(file) for file in files if file.is_file()},
         "checkpoint": checkpoint_of(folder),
+        "note": _DATASET_NOTE.format(name=films.name) if films.of_patients else "",
     }
 
 
@@ -53,7 +59,9 @@ def summarise(result: Mapping[str, Any]) -> list[str]:
     floor, privacy = fd["sets"]["real"], result["privacy"]
     of_floor = measure("fd/floor", result)
     inside = {name: f"{100 * first[name]['value']:.0f} %" for name in ("precision", "recall", "coverage")}
+    note = result["synthetic"]["note"]
     sentences = [
+        *([note] if note else []),
         f"{fd['name']} at N = {fd['count']}: this set is {_number(fd)} from the real test films; real films of "
         f"other patients are {_number(floor)} from them, and noise {fd['ceiling']:.4g}.",
         "The floor is 0." if of_floor is None else f"That is {of_floor:.2f} times the floor{_place(fd)}.",
