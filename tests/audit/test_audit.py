@@ -79,7 +79,7 @@ def test_every_distance_is_taken_at_the_stated_n(finished: Finished) -> None:
     for entry in result["features"].values():
         fd = entry["fd"]
         assert fd["count"] == 16
-        assert set(fd["sets"]) == {"this", "real", "blurred", "gaussian", "noise"}
+        assert set(fd["sets"]) == {"this", "real", "blurred", "gaussian", "phantoms", "noise"}
         assert fd["low"] <= fd["value"] <= fd["high"]
         assert (fd["floor"], fd["ceiling"]) == (fd["sets"]["real"]["value"], fd["sets"]["noise"]["value"])
         assert "16 real test films" in fd["estimand"]

@@ -6,10 +6,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from xraygen.audit.fidelity import Comparison, choose, equal_count, reference_sets
+from xraygen.audit.fidelity import Comparison, choose, equal_count, phantom_set, reference_sets
 from xraygen.audit.intervals import frechet_intervals
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
+from xraygen.films.phantom import phantom_film
 
 
 def test_the_smallest_set_decides_n() -> None:
@@ -51,7 +52,7 @@ def test_all_reference_sets_have_n_films_of_the_real_size(real: Path) -> None:
         name: chosen.images.shape
         for name, chosen in reference_sets(dataset, dataset.indices("train"), 20, 0).items()
     }
-    assert shapes == dict.fromkeys(["real", "blurred", "gaussian", "noise"], (20, 24, 24))
+    assert shapes == dict.fromkeys(["real", "blurred", "gaussian", "phantoms", "noise"], (20, 24, 24))
 
 
 @pytest.mark.parametrize("dims", [6, 80], ids=["more-films-than-features", "fewer"])
@@ -148,3 +149,35 @@ def test_the_noise_is_uniform_and_its_own_in_every_film(
     assert grain.var() == pytest.approx(1 / 12, abs=5 * np.sqrt(1 / 180 / grain.size))
     correlations = np.corrcoef(grain.reshape(20, -1)) - np.eye(20)
     assert np.abs(correlations).max() < 5 / np.sqrt(48 * 32)
+
+
+def test_the_phantoms_are_films_of_as_many_patients_that_a_dataset_of_phantoms_does_not_hold() -> None:
+    phantoms = phantom_set(6, (32, 40), seed=0)
+    found = in_unit(phantoms)
+    assert found.shape == (6, 32, 40)
+    assert np.abs(np.corrcoef(found.reshape(6, -1)) - np.eye(6)).max() < 0.999  # six chests, none twice
+    theirs = np.stack([phantom_film(0, patient, 0, (32, 40)).pixels / 4095 for patient in range(6)])
+    assert all(np.abs(mine - other).max() > 0.1 for mine in found for other in theirs)
+    # The same kind of film all the same: their means differ by less than their films do, 4 standard errors of six.
+    spread = theirs.std(axis=0, ddof=1).mean()
+    assert np.abs(found.mean(axis=0) - theirs.mean(axis=0)).mean() < 4 * spread / np.sqrt(6)
+    again = phantom_set(4, (32, 40), seed=0)
+    assert np.array_equal(again.images, phantoms.images[:4])  # more films of the same, whatever N is
+    assert not np.array_equal(phantom_set(4, (32, 40), seed=1).images, again.images)
+
+
+@pytest.mark.parametrize("size", [(256, 320), (12, 24)])
+def test_phantoms_are_drawn_at_most_so_fine_and_resized(size: tuple[int, int]) -> None:
+    """128 px are as much as time allows, and with less than 16 there are none."""
+    drawn = (128, 160) if size[0] > 128 else (16, 32)
+    large, small = (phantom_set(2, asked, seed=0) for asked in (size, drawn))
+    assert f"drawn with {drawn[0]}x{drawn[1]} px and resized" in large.description
+    assert "resized" not in small.description
+    if (
+        size[0] > 128
+    ):  # twice as fine, linearly: the mean of 2 x 2 is 1/8, 3/4, 1/8 of the drawn pixels, either way
+        means, pixels = in_unit(large).reshape(2, 128, 2, 160, 2).mean(axis=(2, 4)), in_unit(small)
+        rows = pixels[:, :-2] / 8 + pixels[:, 1:-1] * 3 / 4 + pixels[:, 2:] / 8
+        expected = rows[:, :, :-2] / 8 + rows[:, :, 1:-1] * 3 / 4 + rows[:, :, 2:] / 8
+        # Both are stored with 16 bits.
+        np.testing.assert_allclose(means[:, 1:-1, 1:-1], expected, rtol=0, atol=2 / 65535)

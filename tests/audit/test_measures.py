@@ -100,6 +100,14 @@ def test_how_many_films_would_do_by_hand(
     assert (found["half_width"], found["gap"], found["count"]) == expected
 
 
+def test_phantoms_are_no_known_bad_set_since_the_dataset_may_hold_such() -> None:
+    intervals = dict(
+        zip(KEYS, (Interval(5, 4, 8), *(Interval(at, 0, 99) for at in (2, 6, 7, 90))), strict=True)
+    )
+    with_phantoms = intervals | {"phantoms": Interval(2.01, 0, 99)}  # as far as its floor, up to chance
+    assert enough(with_phantoms, 100, lower_is_better=True) == enough(intervals, 100, lower_is_better=True)
+
+
 @pytest.mark.parametrize("refused", ["this", "real"])
 def test_a_refused_number_says_nothing_of_how_many_films_would_do(refused: str) -> None:
     intervals = {key: Interval(1, 0, 2) for key in KEYS} | {refused: None}

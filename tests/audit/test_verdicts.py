@@ -5,7 +5,7 @@ import pytest
 from xraygen.audit.verdicts import judge, known_quantities, measure, parse_check
 from xraygen.errors import UsageError
 
-DISTANCES = {"real": 20.0, "blurred": 80.0, "gaussian": 120.0, "noise": 400.0}
+DISTANCES = {"real": 20.0, "blurred": 80.0, "gaussian": 120.0, "phantoms": 240.0, "noise": 400.0}
 
 
 def entry(value: float | None, half: float, **sets: float) -> dict[str, Any]:
@@ -22,9 +22,9 @@ REPORT: dict[str, Any] = {
     "features": {
         "first": {
             "fd": entry(60, 10, **DISTANCES),
-            "fd_infinity": entry(None, 0, blurred=70, gaussian=110, noise=390),
-            "kid": entry(0.03, 0.01, real=0.0, blurred=0.06, gaussian=0.2, noise=0.5),
-            "cmmd": entry(0.4, 0.1, real=0.0, blurred=0.8, gaussian=2.0, noise=9.0),
+            "fd_infinity": entry(None, 0, blurred=70, gaussian=110, phantoms=230, noise=390),
+            "kid": entry(0.03, 0.01, real=0.0, blurred=0.06, gaussian=0.2, phantoms=0.3, noise=0.5),
+            "cmmd": entry(0.4, 0.1, real=0.0, blurred=0.8, gaussian=2.0, phantoms=3.0, noise=9.0),
             "precision": entry(0.6, 0.1, real=0.8, blurred=0.1, gaussian=0.0, noise=0.0),
             "recall": entry(0.4, 0.1, real=0.8),
             "density": entry(0.5, 0.1, real=1.0),
@@ -32,8 +32,8 @@ REPORT: dict[str, Any] = {
         },
         "second": {"fd": {"value": 1.0}},
     },
-    "intensity": entry(0.03, 0.01, real=0.01, blurred=0.01, gaussian=0.1, noise=0.2),
-    "spectrum": entry(4, 1, real=0.5, blurred=20, gaussian=10, noise=30),
+    "intensity": entry(0.03, 0.01, real=0.01, blurred=0.01, gaussian=0.1, phantoms=0.05, noise=0.2),
+    "spectrum": entry(4, 1, real=0.5, blurred=20, gaussian=10, phantoms=15, noise=30),
     "ssim": {"value": 0.5, "low": 0.4, "high": 0.6, "real": 0.4},
     "ms_ssim": {"value": 0.6, "low": 0.5, "high": 0.7, "real": 0.3},
     "utility": {"value": 0.02, "low": -0.01, "high": 0.05},
@@ -52,6 +52,7 @@ REPORT: dict[str, Any] = {
         ("fd_low/floor", 2.5),
         ("fd_high/gaussian", 70 / 120),
         ("fd/noise", 0.15),
+        ("fd/phantoms", 0.25),
         ("ssim", 0.5),
         ("ssim/real", 1.25),
         ("ms_ssim/real", 2),
@@ -70,6 +71,7 @@ REPORT: dict[str, Any] = {
         ("coverage_high", 0.8),
         ("intensity/floor", 3),
         ("spectrum/blurred", 0.2),
+        ("kid_low/phantoms", 0.02 / 0.3),
         ("ms_ssim_high", 0.7),
         ("utility_low", -0.01),
         ("membership", 0.6),
@@ -154,7 +156,9 @@ def test_what_is_no_check_is_refused_with_the_grammar(text: str) -> None:
     ],
 )
 def test_an_unknown_quantity_is_refused_with_the_known_ones(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is not measured; known: fd\[/floor\|blurred\|gaussian\|noise\], "):
+    with pytest.raises(
+        UsageError, match=r"is not measured; known: fd\[/floor\|blurred\|gaussian\|phantoms\|noise\], "
+    ):
         parse_check(text)
 
 

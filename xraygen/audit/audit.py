@@ -245,7 +245,7 @@ def _gather(real: Path, synthetic: Path, settings: AuditSettings, report: Report
     train, test = dataset.indices("train"), dataset.indices("test")
     sets = {
         "this": chosen_from(films, count, settings.seed, "this set", f"{count} films of {films.name}.")
-    } | reference_sets(dataset, train, count, settings.seed)
+    } | reference_sets(dataset, train, count, settings.seed, report=report)
     for number, (_, other) in enumerate(others):
         key = f"beside:{other.name}"
         unique = f"{key}-{number + 1}" if key in sets else key

@@ -1,6 +1,7 @@
 """How far a set of films is from the real ones, beside sets whose quality is known, all at one N."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,19 @@ from numpy.typing import NDArray
 from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
 from xraygen.errors import UsageError
+from xraygen.films.phantom import BITS, MIN_SIDE, phantom_film
+from xraygen.films.transforms import resize
 from xraygen.metrics.references import blurred, gaussian_like, noise
+from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_unit, unit_to_stored
-from xraygen.seeds import numpy_generator, torch_generator
+from xraygen.seeds import derive_seed, numpy_generator, torch_generator
 
 SMALLEST_COUNT = 8
 """Three quarters of fewer films have no fifth neighbour."""
 
+PHANTOM_SIDE = 128
+"""Pixels of the shorter side that phantoms are drawn with at most; with 256 px they take more than twice as long."""
+_THREADS = 2
 REFERENCE_BITS = 16
 _GAUSSIAN_PIXELS = 2**27
 """512 MB of float32: the Gaussian is fitted to as many training films as that holds."""
@@ -60,7 +67,9 @@ def choose(total: int, count: int, seed: int, name: str) -> NDArray[np.int64]:
     return np.sort(generator.choice(total, size=count, replace=False)).astype(np.int64)
 
 
-def reference_sets(real: Dataset, train: NDArray[np.int64], count: int, seed: int) -> dict[str, Comparison]:
+def reference_sets(
+    real: Dataset, train: NDArray[np.int64], count: int, seed: int, *, report: Report = silent
+) -> dict[str, Comparison]:
     """The floor, the ceiling and what lies between.
 
     Args:
@@ -68,9 +77,10 @@ def reference_sets(real: Dataset, train: NDArray[np.int64], count: int, seed: in
         train: Rows of its train split.
         count: N.
         seed: Seed of every choice.
+        report: Told of each phantom.
 
     Returns:
-        `real` (N training films, other patients than the test films), `blurred`, `gaussian` and `noise`.
+        `real` (N training films, other patients than the test films), `blurred`, `gaussian`, `phantoms` and `noise`.
     """
     height, width = real.info.size
     bits = real.info.bits
@@ -90,6 +100,7 @@ def reference_sets(real: Dataset, train: NDArray[np.int64], count: int, seed: in
             unit_to_stored(gaussian, REFERENCE_BITS),
             REFERENCE_BITS,
         ),
+        "phantoms": phantom_set(count, (height, width), seed, report=report),
         "noise": Comparison(
             "noise (ceiling)",
             "Uniform noise.",
@@ -106,6 +117,34 @@ def blurred_set(films: Stored, bits: int) -> Comparison:
         "real films, blurred",
         f"The films of the floor, through a Gaussian blur of {sigma_px:.3g} px.",
         unit_to_stored(blurred(stored_to_unit(films, bits), sigma_px), REFERENCE_BITS),
+        REFERENCE_BITS,
+    )
+
+
+def phantom_set(count: int, size: tuple[int, int], seed: int, *, report: Report = silent) -> Comparison:
+    """One phantom film of each of N patients that no `xraygen phantom` of this seed draws, `[N, H, W]`."""
+    scale = max(MIN_SIDE, min(PHANTOM_SIDE, *size)) / min(size)
+    drawn = (round(size[0] * scale), round(size[1] * scale))
+    own_seed = derive_seed(seed, "audit-phantoms")
+    images = np.empty((count, *size), dtype=np.uint16)
+
+    def draw(patient: int) -> None:
+        film = stored_to_unit(phantom_film(own_seed, patient, 0, drawn).pixels, BITS)
+        images[patient] = unit_to_stored(film if drawn == size else resize(film, size), REFERENCE_BITS)
+
+    report(Progress("phantoms to compare with", 0, count))
+    with ThreadPoolExecutor(_THREADS) as pool:  # NumPy lets go of the interpreter's lock
+        try:
+            for done, _ in enumerate(pool.map(draw, range(count)), start=1):
+                report(Progress("phantoms to compare with", done, count))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    enlarged = "" if drawn == size else f", drawn with {drawn[0]}x{drawn[1]} px and resized"
+    return Comparison(
+        "phantoms",
+        f"Drawn chest films, as of `xraygen phantom`, of {count} made-up adults{enlarged}.",
+        images,
         REFERENCE_BITS,
     )
 

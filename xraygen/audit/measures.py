@@ -27,6 +27,7 @@ from xraygen.ranges import Stored
 from xraygen.seeds import numpy_generator
 
 KNOWN_BAD = ("blurred", "gaussian", "noise")
+"""Sets that are bad whatever the DATASET holds; phantoms are not: a DATASET of phantoms is as good as they are."""
 MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
@@ -271,8 +272,8 @@ def enough(
 ) -> dict[str, float | int | None]:
     """Whether N films tell this set from the mildest of the known bad ones.
 
-    They do where the half-width h of this set's interval is at most half the gap g between the floor and the known bad
-    set nearest to it. Widths fall as 1 / √N, so that N (2 h / g)² films would do. Where no known bad set is
+    They do where the half-width h of this set's interval is at most half the gap g between the floor and the set of
+    KNOWN_BAD nearest to it. Widths fall as 1 / √N, so that N (2 h / g)² films would do. Where no known bad set is
     worse than the floor, no number of films is known to do, and `count` is None; `unsure` tells that from a floor
     or known bad sets that were refused.
 

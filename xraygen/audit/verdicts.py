@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from xraygen.errors import UsageError
 
-_FD = ("floor", "blurred", "gaussian", "noise")
+_BAD = ("blurred", "gaussian", "phantoms", "noise")
+_FD = ("floor", *_BAD)
 PARTS: dict[str, tuple[str, ...]] = {
     "fd": _FD,
-    "fd_infinity": ("blurred", "gaussian", "noise"),
-    "kid": ("blurred", "gaussian", "noise"),
-    "cmmd": ("blurred", "gaussian", "noise"),
+    "fd_infinity": _BAD,
+    "kid": _BAD,
+    "cmmd": _BAD,
     "precision": ("floor",),
     "recall": ("floor",),
     "density": ("floor",),
