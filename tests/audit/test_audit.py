@@ -85,6 +85,19 @@ def test_every_distance_is_taken_at_the_stated_n(finished: Finished) -> None:
         assert "16 real test films" in fd["estimand"]
 
 
+def test_likeness_has_sets_of_known_kind_beside_it(finished: Finished) -> None:
+    """The covariance of independent noise is 0 on average; MS-SSIM of 24 px counts what lies below as 0, not what lies above."""
+    folder, result = finished
+    for name in ("ssim", "ms_ssim"):
+        sets = result[name]["sets"]
+        assert list(sets) == ["blurred", "gaussian", "noise"]
+        assert all(entry["pairs"] == 30 for entry in sets.values())
+        assert abs(sets["noise"]["value"]) < 0.2 < min(result[name]["real"], sets["blurred"]["value"]) < 1
+    noise = result["ssim"]["sets"]["noise"]
+    told = f"noise (ceiling)\n{noise['value']:.4f} ± {1.96 * noise['standard_error']:.4f} and "
+    assert told in (folder / "report.html").read_text()
+
+
 def test_films_of_the_same_kind_are_nearer_than_noise(finished: Finished) -> None:
     _, result = finished
     for entry in result["features"].values():

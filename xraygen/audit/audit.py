@@ -15,7 +15,7 @@ from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count,
 from xraygen.audit.gallery import films_to_show, named_films
 from xraygen.audit.groups import by_group
 from xraygen.audit.likeness import similarities
-from xraygen.audit.measures import in_features, in_pixels
+from xraygen.audit.measures import KNOWN_BAD, in_features, in_pixels
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
 from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
@@ -164,6 +164,7 @@ def _measured(
         material.test,
         material.train,
         nearby,
+        {key: material.sets[key] for key in KNOWN_BAD},
         pairs=settings.pairs,
         seed=settings.seed,
         report=report,
