@@ -75,6 +75,14 @@ def audit(
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Another SYNTHETIC or DATASET to stand beside the numbers."),
     ] = None,
+    against_each: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Hold all films against the real films of each word of this column, such as the site, which they "
+            "were not told.",
+        ),
+    ] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,6 +168,7 @@ def audit(
         download=download,
         inception_resize=inception_resize.value,
         beside=tuple(beside or ()),
+        against_each=tuple(against_each or ()),
         fail_on=tuple(fail_on or ()),
         count=count,
         seed=seed,

@@ -86,7 +86,7 @@ def test_every_distance_is_taken_at_the_stated_n(finished: Finished) -> None:
 
 
 def test_likeness_has_sets_of_known_kind_beside_it(finished: Finished) -> None:
-    """The covariance of independent noise is 0 on average; MS-SSIM of 24 px counts what lies below as 0, not what lies above."""
+    """The covariance of independent noise is 0 on average; MS-SSIM takes a mean below 0 for 0."""
     folder, result = finished
     for name in ("ssim", "ms_ssim"):
         sets = result[name]["sets"]

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from xraygen.audit.audit import audit
+from xraygen.audit.audit import audit, plan
 from xraygen.audit.groups import by_group, group_table, groupings
 from xraygen.audit.sets import ImageSet
 from xraygen.audit.settings import AuditSettings
-from xraygen.dataset.store import open_dataset
+from xraygen.dataset.manifest import write_manifest
+from xraygen.dataset.store import content_sha256, open_dataset
+from xraygen.errors import UsageError
 from xraygen.metrics.features import extract, load_extractor
 from xraygen.metrics.frechet import frechet_distance_of_features
 from xraygen.metrics.kernel import kernel_distance
@@ -97,6 +100,82 @@ def test_a_classifier_of_real_films_sees_what_the_synthetic_ones_were_told(
     features = tuple(extract(extractor, pixels, 16) for pixels in (dataset.images, films.images))
     result = by_group(extractor, dataset, films, (features[0], features[1]), count=20, seed=0)
     assert all(entry["synthetic"]["auc"]["value"] > 0.95 for entry in result["shown"])
+
+
+@pytest.fixture(scope="module")
+def of_two_sites(tmp_path_factory: pytest.TempPathFactory, textures: Textures, make_dataset: Make) -> Path:
+    """40 training and 24 test films of sites A and B in turn, of which B's are darker; of the last it is not known."""
+    images = textures(64, seed=3)
+    images[1::2] //= 2
+    folder = make_dataset(
+        tmp_path_factory.mktemp("sites") / "dataset", images, ["train"] * 40 + ["test"] * 24
+    )
+    manifest = open_dataset(folder).manifest.assign(site=["A", "B"] * 31 + ["A", ""], kit=["one"] * 64)
+    write_manifest(folder / "manifest.csv", manifest, ["site", "kit"])
+    info = json.loads((folder / "dataset.json").read_text())
+    info |= {"label_names": ["site", "kit"], "content_sha256": content_sha256(folder)}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_all_films_are_held_against_each_site_that_they_were_not_told(
+    of_two_sites: Path, told: Path, tmp_path: Path
+) -> None:
+    """The films are as bright as A's."""
+    settings = replace(FAST, against_each=("site",), fail_on=("groups.site=B.fd/floor>3",))
+    result = audit(of_two_sites, told, tmp_path / "report", settings)
+    found = members(result)
+    assert found.keys() == {("site", "A"), ("site", "B")}
+    counts = [
+        [found["site", word][kind] for kind in ("synthetic", "test", "train", "count")] for word in "AB"
+    ]
+    assert counts == [[30, 12, 20, 12], [30, 11, 20, 11]]
+    near, far = found["site", "A"], found["site", "B"]
+    assert near["fd"]["value"] < 2 * near["fd"]["floor"]["value"]
+    assert far["fd"]["value"] > 4 * far["fd"]["floor"]["value"]
+    assert far["kid"]["low"] > far["kid"]["floor"]["high"]
+    assert not far["told"]
+    assert result["groups"]["shown"] == []  # they were told no site that they could show
+    assert "site" not in result["groups"]["untold"]
+    (verdict,) = result["verdicts"]
+    assert not verdict["passed"]
+    assert any(
+        "site = B (all films of the set) is farthest from its floor" in line for line in result["summary"]
+    )
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "site = B (all films of the set)" in page
+    assert "all\nfilms are held against the real films of each word" in page
+    assert any(
+        "site = A (all films of the set): 30 synthetic" in line for line in group_table(result["groups"])
+    )
+
+
+def test_without_being_asked_nothing_is_said_of_sites(of_two_sites: Path) -> None:
+    found, untold = groupings(open_dataset(of_two_sites), pd.DataFrame(index=range(30)))
+    assert found == []
+    assert "site" in untold
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("hospital", "no column of words in .*; it has site, kit, view, sex."),
+        ("kit", "expected two words or more, and all training films of .* are one."),
+        ("age", "no column of words"),
+    ],
+)
+@pytest.mark.parametrize("call", [plan, audit])
+def test_a_column_that_splits_nothing_is_refused_before_the_work(
+    of_two_sites: Path, told: Path, tmp_path: Path, column: str, words: str, call: Callable[..., Any]
+) -> None:
+    with pytest.raises(UsageError, match=f"--against-each {column}: {words}"):
+        call(of_two_sites, told, tmp_path / "report", replace(FAST, against_each=(column,)))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_column_that_was_told_is_refused(labelled: Path, told: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--against-each finding: the films of .* were told it"):
+        plan(labelled, told, tmp_path / "report", replace(FAST, against_each=("finding",)))
 
 
 def test_small_groups_are_warned_of(audited: tuple[Path, dict[str, Any]]) -> None:

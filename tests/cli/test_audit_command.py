@@ -69,6 +69,14 @@ def test_a_check_that_holds_ends_with_1_and_a_report(
     assert (tmp_path / "report" / "report.json").exists()
 
 
+def test_a_column_to_hold_all_films_against_must_be_there(
+    xraygen_cli: Cli, command: tuple[object, ...]
+) -> None:
+    result = xraygen_cli(*command, "--against-each", "site", "--dry-run")
+    assert result.exit_code == 2
+    assert "--against-each site: no column of words" in " ".join(result.stderr.split())
+
+
 def test_dry_run_says_n_and_writes_nothing(
     xraygen_cli: Cli, command: tuple[object, ...], tmp_path: Path
 ) -> None:

@@ -13,14 +13,14 @@ from xraygen.audit.by_choice import check_choices, measure_choices
 from xraygen.audit.describe import describe_real, describe_synthetic, summarise
 from xraygen.audit.fidelity import Comparison, choose, chosen_from, equal_count, reference_sets
 from xraygen.audit.gallery import films_to_show, named_films
-from xraygen.audit.groups import by_group
+from xraygen.audit.groups import by_group, check_against_each
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import KNOWN_BAD, in_features, in_pixels
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
 from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
-from xraygen.audit.sets import ImageSet, count_films, read_real, read_set, weights_that_made
+from xraygen.audit.sets import ImageSet, count_films, read_real, read_set, read_told, weights_that_made
 from xraygen.audit.settings import (
     CLIP,
     AuditSettings,
@@ -65,6 +65,7 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
         check_quarantine(synthetic, dry_run=True)
     dataset = read_real(real)
     check_choices(settings.choices, dataset, synthetic, check_settings(settings))
+    check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
     available = _available(dataset, synthetic, count_films(synthetic), settings)
     for folder in settings.beside:
         available[str(folder)] = count_films(folder)
@@ -101,7 +102,9 @@ def audit(
     check_out(out)
     if settings.quarantine:
         check_quarantine(synthetic)
-    check_choices(settings.choices, read_real(real), synthetic, checks)
+    dataset = read_real(real)
+    check_choices(settings.choices, dataset, synthetic, checks)
+    check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
     material = _gather(real, synthetic, settings, report)
     measured, spaces, shown = _measured(material, settings, report)
     measured |= _by_choice(synthetic, material, settings, report)
@@ -114,6 +117,7 @@ def audit(
             "features": [display_name(name) for name in chosen_features(settings)],
             "weights": [f"{name}={path.name}" for name, path in chosen_weights(settings).items()],
             "beside": [folder.name for folder in settings.beside],
+            "against_each": list(settings.against_each),
             "fail_on": list(settings.fail_on),
             "count": material.count,
             "choices": settings.choices.to_json(),
@@ -214,6 +218,7 @@ def _in_first_features(
         both,
         count=material.count,
         seed=settings.seed,
+        against_each=settings.against_each,
         report=report,
     )
     return fidelity, groups, _copies(extractor, material, *both), realism(real[material.test], synthetic)

@@ -1,11 +1,14 @@
 """Fidelity within groups: the films that were told a word against the real films of that word, each with its own floor.
 
+Of a column that they were not told, such as the site, all films may be held against the real films of each word.
+
 N is the smallest of the three kinds of films of a group: of the SYNTHETIC, real test films, real training films.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from xraygen.audit.conditional import ESTIMAND as SHOWN_ESTIMAND
 from xraygen.audit.conditional import shown_caveats, shown_table, shown_words
 from xraygen.audit.fidelity import SMALLEST_COUNT, blurred_set, choose
 from xraygen.audit.intervals import Features, Interval, draw_subsamples, frechet_interval
-from xraygen.audit.labels import Codes, codes_of
+from xraygen.audit.labels import Codes, codes_of, words_of
 from xraygen.audit.measures import MEASURES, enough, numbers_of, roughly
 from xraygen.audit.sets import ImageSet
 from xraygen.config import ConditionsConfig
@@ -42,29 +45,48 @@ class Grouping:
     words: tuple[str, ...]
     real: Codes
     """Word of each film of the DATASET."""
-    synthetic: Codes
-    """Word that each film of the SYNTHETIC was told."""
+    synthetic: Codes | None
+    """Word that each film of the SYNTHETIC was told; None where each stands for every word."""
 
 
-def groupings(dataset: Dataset, told: pd.DataFrame) -> tuple[list[Grouping], list[str]]:
+def check_against_each(columns: Sequence[str], dataset: Dataset, told: pd.DataFrame, synthetic: Path) -> None:
+    """Refuse before the work a column that all films cannot be held against.
+
+    Raises:
+        UsageError: If it is none of words, or the films of the SYNTHETIC were told it.
+    """
+    for name in columns:
+        words_of(dataset, name, "--against-each")
+        if column_of(name) in told.columns:
+            raise UsageError(
+                f"--against-each {name}: the films of {synthetic} were told it, and are held against the real films of "
+                "what each was told; leave it out."
+            )
+
+
+def groupings(
+    dataset: Dataset, told: pd.DataFrame, against_each: Sequence[str] = ()
+) -> tuple[list[Grouping], list[str]]:
     """The columns of a DATASET that make groups.
 
     Args:
         dataset: The real films. A column whose words could stand for patients makes none, as it makes no condition.
         told: What the films of the SYNTHETIC were told, a column per condition.
+        against_each: Columns that they were not told, against each of whose words all of them are held.
 
     Returns:
-        Those that the SYNTHETIC was told too, and the names of the others.
+        Those that the SYNTHETIC was told too or is held against, and the names of the others.
     """
     found, untold = [], []
     for name in (*dataset.info.label_names, *ALWAYS):
         with suppress(UsageError):
             (member,) = fit_conditions(dataset, ConditionsConfig(columns=(name,))).members
-            if column_of(name) not in told.columns:
+            is_told = column_of(name) in told.columns
+            if not is_told and name not in against_each:
                 untold.append(name)
             elif member.kind != "continuous" or name == "age":
-                both = (dataset.manifest[name], told[column_of(name)])
-                real, synthetic = (_codes(member, column) for column in both)
+                real = _codes(member, dataset.manifest[name])
+                synthetic = _codes(member, told[column_of(name)]) if is_told else None
                 words = _BANDS if name == "age" else member.categories
                 found.append(Grouping(name, words, real, synthetic))
     return found, untold
@@ -87,6 +109,7 @@ def by_group(
     *,
     count: int,
     seed: int,
+    against_each: Sequence[str] = (),
     report: Report = silent,
 ) -> dict[str, Any]:
     """What report.json says about groups.
@@ -98,21 +121,24 @@ def by_group(
         features: Of all films of the DATASET and of all of the SYNTHETIC, `(M, F)` and `(n, F)`.
         count: N of the whole audit, which no group exceeds.
         seed: Seed of every choice.
+        against_each: As for `groupings`.
         report: Told after each group.
 
     Returns:
         {space, untold, members, shown, shown_estimand}: columns that the SYNTHETIC was not told, an entry per column
         and word, and what a classifier of real films sees in films that were told a word.
     """
-    found, untold = groupings(dataset, films.told)
+    found, untold = groupings(dataset, films.told, against_each)
     splits = {name: dataset.indices(name) for name in ("test", "train")}
     wanted = [(grouping, code) for grouping in found for code in range(len(grouping.words))]
     members = []
     for done, (grouping, code) in enumerate(wanted):
         report(Progress("groups", done, len(wanted)))
         rows = {name: split[grouping.real[split] == code] for name, split in splits.items()}
-        rows["synthetic"] = np.flatnonzero(grouping.synthetic == code)
+        told = np.full(len(films), code) if grouping.synthetic is None else grouping.synthetic
+        rows["synthetic"] = np.flatnonzero(told == code)
         entry: dict[str, Any] = {"column": grouping.column, "word": grouping.words[code]}
+        entry["told"] = grouping.synthetic is not None
         entry |= {name: len(of_kind) for name, of_kind in rows.items()}
         smallest = min(count, *map(len, rows.values()))
         if smallest >= SMALLEST_COUNT:
@@ -143,7 +169,7 @@ def _shown(
     return [
         entry
         for grouping in found
-        if grouping.column != "age"
+        if grouping.column != "age" and grouping.synthetic is not None
         for entry in shown_words(
             grouping.column,
             grouping.words,
@@ -254,4 +280,4 @@ def _ratio(member: Mapping[str, Any]) -> float:
 
 
 def _name(member: Mapping[str, Any]) -> str:
-    return f"{member['column']} = {member['word']}"
+    return f"{member['column']} = {member['word']}{'' if member['told'] else ' (all films of the set)'}"

@@ -31,6 +31,8 @@ class AuditSettings:
     """How the extractor `inception` brings films to 299 px."""
     beside: tuple[Path, ...] = ()
     """More SYNTHETIC or DATASET folders to stand beside the numbers."""
+    against_each: tuple[str, ...] = ()
+    """Columns that the films were not told, such as the site, against each of whose words all of them are held."""
     fail_on: tuple[str, ...] = ()
     """Checks such as `fd/floor>3`; the audit fails where one holds."""
     count: int | None = None
