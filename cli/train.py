@@ -85,13 +85,13 @@ def _tell_budget(config: "RunConfig", device: str, *, as_json: bool = False) -> 
 
     from xraygen.devices import choose_device, memory_bytes, name_of
     from xraygen.training.budget import budget, budget_figures, budget_sentences
-    from xraygen.training.peak import measure_peak
+    from xraygen.training.peak import device_peak
 
     if int(os.environ.get("RANK", "0")):
         return
     needed = budget(config, int(os.environ.get("WORLD_SIZE", "1")))
     chosen = choose_device(device)
-    peak = measure_peak(chosen)
+    peak = device_peak(chosen)
     console.emit(
         {"config": config.model_dump(mode="json"), "budget": budget_figures(needed, peak)}, as_json=as_json
     )

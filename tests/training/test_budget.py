@@ -18,7 +18,7 @@ from xraygen.training import loop
 from xraygen.training.budget import Walk, budget, budget_figures, budget_sentences, walk
 from xraygen.training.checkpoint import BEST, prune_checkpoints
 from xraygen.training.ledger import Ledger
-from xraygen.training.peak import DevicePeak, measure_peak
+from xraygen.training.peak import DevicePeak, device_peak, measure_peak
 
 PEAK = DevicePeak(float32=1e12, bfloat16=8e12, bandwidth=1e11)
 SMALL = ModelConfig(
@@ -191,9 +191,16 @@ def test_disk_is_what_checkpoints_take_at_the_fullest(
 
 
 def test_the_peak_of_this_device_is_measured() -> None:
+    before = torch.get_rng_state()
     peak = measure_peak(torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
     assert 1e8 < peak.float32 < 1e14  # from a much disturbed core to more than any CPU
     assert peak.bandwidth > 1e7
+    assert peak.fastest == max(peak.float32, peak.bfloat16)
+
+
+def test_a_process_measures_its_devices_peak_once() -> None:
+    assert device_peak(torch.device("cpu")) is device_peak(torch.device("cpu"))
 
 
 def test_dry_run_prints_the_budget_and_the_settings(

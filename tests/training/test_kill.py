@@ -16,6 +16,7 @@ from xraygen.config import RunConfig
 from xraygen.seeds import numpy_generator
 from xraygen.training.checkpoint import EMA, MODEL, STATE, checkpoints, load_run, newest_checkpoint
 from xraygen.training.logging import read_log
+from xraygen.training.speedometer import Speed
 
 STEPS, KILLS = 200, 10
 SETTINGS = (
@@ -26,7 +27,7 @@ SETTINGS = (
     "train.keep_checkpoints=2",
     "model.dropout=0.2",
 )
-WALL_CLOCK = {"time", "images_per_second"}
+WALL_CLOCK = {"time", *Speed._fields}
 
 
 class Launch:

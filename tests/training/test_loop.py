@@ -135,6 +135,10 @@ def test_log_progress_and_tensorboard_tell_the_same_losses(
     board.Reload()
     assert (told[0].done, dict(told[0].figures)) == (0, {})  # before the first step, which may take minutes
     assert logged == [progress.figures["loss"] for progress in told[1:]]
+    for curve in ("images/s", "TFLOP/s", "share of peak"):
+        assert [progress.figures[curve] for progress in told[1:]] == pytest.approx(
+            [point.value for point in board.Scalars(curve)], rel=1e-6
+        )
     assert logged == pytest.approx(
         [point.value for point in board.Scalars("loss")], rel=1e-6
     )  # float32 there

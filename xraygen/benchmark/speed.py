@@ -92,7 +92,7 @@ def benchmark_speed(
     peak = DevicePeak(*(max(values) for values in zip(*map(astuple, peaks), strict=True)))
     for case in measured:
         for row in case["step"].values():
-            row["share_of_peak"] = case["flops_per_step"] / row["seconds"] / max(peak.bfloat16, peak.float32)
+            row["share_of_peak"] = case["flops_per_step"] / row["seconds"] / peak.fastest
     return {
         "machine": machine(device),
         "load_average": [before, os.getloadavg()[0]],

@@ -5,6 +5,7 @@ measured.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -93,6 +94,12 @@ def walk(
         if training:
             prediction.float().square().mean().backward()
     return Walk(images, forward, ledger.flops - forward, kept, ledger.peak, ledger.traffic)
+
+
+@cache
+def flops_per_image(config: ModelConfig) -> int:
+    """Forward and backward, as a network that recomputes nothing would need them: what a share of peak means."""
+    return walk(config.model_copy(update={"checkpoint_activations": False}), 1).flops
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """DATASET -> RUN: fit the network, and leave a folder from which the same command goes on."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from xraygen.training.resident import resident_films
 from xraygen.training.rollback import finish_roll_back, roll_back, settle
 from xraygen.training.samples import as_picture, samples_of
 from xraygen.training.sentinels import Reading, grey_levels, memorising, sample_warnings
+from xraygen.training.speedometer import Speedometer
 from xraygen.training.start import start_from, starting_point
 from xraygen.training.step import compiled, dtype_of, fresh_state, optimiser_step, resume
 from xraygen.training.trackers import Trackers, check_installed
@@ -76,7 +76,7 @@ def train(
         dataset: Open DATASET whose size and channels are those of `config.data`.
         run: RUN folder; created, or gone on with if it was started with the same settings and data.
         device: "auto", "cpu" or "cuda[:i]".
-        report: Told the step, the loss and images per second.
+        report: Told the step, the loss and the speed.
         should_stop: Asked after each step; when it says yes the state is saved and training ends.
 
     Returns:
@@ -116,6 +116,9 @@ class _Training:
     ) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
         self.report = report if accelerator.is_main_process else silent
+        # Measured before there is anything else for the devices to do: the others wait for the main process.
+        measured = Speedometer.of(config, accelerator) if self._main else None
+        self.speedometer: Speedometer = told_by_main(accelerator, measured)
         self.diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
         rows = dataset.indices("train")
         if len(rows) == 0:
@@ -157,7 +160,7 @@ class _Training:
             self._save()
         self.report(Progress("train", state.step, train.max_steps))
         stopped, done = False, self._memorising()
-        self.since = (time.monotonic(), state.step)
+        self.speedometer.start(state.step)
         while state.step < train.max_steps and not (stopped or done):
             accelerator = self.accelerator
             share = self.batches.at(state.batch, accelerator.process_index, accelerator.num_processes)
@@ -200,23 +203,22 @@ class _Training:
         return True
 
     def _write_log(self, reading: Reading) -> None:
-        """Mean loss since the last line."""
-        state, train = self.state, self.config.train
-        now = (time.monotonic(), state.step)
-        speed = (now[1] - self.since[1]) * train.batch_size / (now[0] - self.since[0])
-        self.since = now
-        figures = {"images/s": speed} if reading.loss is None else {"loss": reading.loss, "images/s": speed}
-        if self._main:
-            entry = {"step": state.step, "loss": reading.loss, "images_per_second": speed}
-            append_log(self.run, {**entry, "skipped": reading.skipped} if reading.skipped else entry)
-            if reading.skipped:
-                _log.warning(
-                    "%d steps before step %d had no finite loss or gradient and were skipped.",
-                    reading.skipped,
-                    state.step,
-                )
-        self.trackers.log(figures, state.step)
-        self.report(Progress("train", state.step, train.max_steps, figures))
+        """Mean loss and speed since the last line."""
+        if not self._main:
+            return
+        step, speed = self.state.step, self.speedometer.read(self.state.step)
+        entry = {"step": step, "loss": reading.loss, **speed._asdict()}
+        append_log(self.run, {**entry, "skipped": reading.skipped} if reading.skipped else entry)
+        if reading.skipped:
+            _log.warning(
+                "%d steps before step %d had no finite loss or gradient and were skipped.",
+                reading.skipped,
+                step,
+            )
+        figures = {} if reading.loss is None else {"loss": reading.loss}
+        figures |= speed.curves()
+        self.trackers.log(figures, step)
+        self.report(Progress("train", step, self.config.train.max_steps, figures))
 
     def _write_held_losses(self) -> bool:
         """The averaged network's loss on held-out and on training films; False if it is not finite."""
@@ -288,7 +290,7 @@ class _Training:
         found = roll_back(self.run, failed, state.detour, train.save_every) if self._main else None
         checkpoint, detour = told_by_main(self.accelerator, found)
         resume(state, checkpoint, detour)
-        self.since = (time.monotonic(), state.step)
+        self.speedometer.start(state.step)
         if self._main:
             _log.warning("Went back from step %d to step %d; other films follow.", failed, state.step)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -30,12 +31,27 @@ class DevicePeak:
         """The peak that training in `train.precision` is held against."""
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
+    @property
+    def fastest(self) -> float:
+        """What a share of peak is a share of, in every precision: float32 may go by faster arithmetic too (TF32)."""
+        return max(self.float32, self.bfloat16)
+
 
 def measure_peak(device: torch.device) -> DevicePeak:
     """Time matrix products and copies on an idle device."""
     return DevicePeak(
         matmul_peak(device, torch.float32), matmul_peak(device, torch.bfloat16), copy_bandwidth(device)
     )
+
+
+_measured = cache(measure_peak)
+
+
+def device_peak(device: torch.device) -> DevicePeak:
+    """The peak, measured when a process first asks for it."""
+    if device == torch.device("cuda"):  # whichever is the current one
+        device = torch.device("cuda", torch.cuda.current_device())
+    return _measured(device)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -45,8 +61,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     found out by a small one.
     """
     best, side = 0.0, 256
+    generator = torch.Generator(device).manual_seed(0)
     while side <= _LARGEST_SIDE:
-        a = torch.randn(side, side, device=device).to(dtype)
+        a = torch.randn(side, side, device=device, generator=generator).to(dtype)
         seconds = least_seconds(lambda a=a: a @ a, device)  # type: ignore[misc]
         best = max(best, 2 * side**3 / seconds)
         if seconds > _ENOUGH_SECONDS:
