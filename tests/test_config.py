@@ -1,10 +1,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from xraygen.config import ModelConfig, RunConfig, load_config
+from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import ConfigError, UsageError
 from xraygen.presets import preset_names
 
@@ -94,6 +96,17 @@ def test_the_promised_presets_ship() -> None:
 )
 def test_the_papers_presets_have_the_papers_settings(preset: str, key: str, value: Any) -> None:
     assert setting(load_config(preset), key) == value
+
+
+@pytest.mark.parametrize(
+    ("preset", "ratio"), [("cxr-64", 1), ("cxr-256", 1 / 16), ("cxr-512", 1 / 64), ("celebahq-256", 1)]
+)
+def test_large_films_are_noised_as_films_of_64_px_are(preset: str, ratio: float) -> None:
+    schedule = load_config(preset).schedule
+    plain = schedule.model_copy(update={"reference_size": None})
+    shifted, before = NoiseSchedule.from_config(schedule).snr, NoiseSchedule.from_config(plain).snr
+    # 1e-9 as 1 - alphas_cumprod cancels.
+    np.testing.assert_allclose((shifted / before).numpy(), ratio, rtol=1e-9)
 
 
 @each_preset
