@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._pytree import tree_leaves
 
 from xraygen.config import DataConfig, DiffusionConfig, RunConfig
 from xraygen.dataset.store import open_dataset
@@ -14,7 +15,7 @@ from xraygen.diffusion.schedule import NoiseSchedule, linear_betas
 from xraygen.errors import FolderError, UsageError, XraygenError
 from xraygen.progress import Progress
 from xraygen.training.batches import Batches
-from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint
+from xraygen.training.checkpoint import EMA, MODEL, STATE, newest_checkpoint
 from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 from xraygen.training.step import learning_rate_at
@@ -76,6 +77,31 @@ def test_the_loss_falls_on_a_set_that_can_be_learned(
     train(config, open_dataset(tiny_dataset), tmp_path / "run", device="cpu")
     losses = [entry["loss"] for entry in read_log(tmp_path / "run") if "loss" in entry]
     assert losses[-1] < losses[0] / 3  # measured: a factor of 6 to 9
+
+
+def test_bfloat16_is_the_arithmetic_of_the_network_alone(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    changes = ("train.max_steps=2", "train.learning_rate=1e-3", "train.warmup_steps=0", "train.posthoc_ema=true",
+               "train.batch_size=2", "train.sample_count=1")  # fmt: skip
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        run = tmp_path / precision
+        train(
+            tiny_config(*changes, f"train.precision={precision}"),
+            open_dataset(tiny_dataset),
+            run,
+            device="cpu",
+        )
+        losses[precision] = [entry["loss"] for entry in read_log(run) if "loss" in entry]
+        state = torch.load(newest_checkpoint(run).folder / STATE, weights_only=True)
+        kept = [weights(run, MODEL), weights(run, EMA), state["optimizer"], state["progress"]]
+        held = [leaf for leaf in tree_leaves(kept) if isinstance(leaf, torch.Tensor)]
+        assert len(held) > 4 * len(weights(run, MODEL))  # the moments too
+        assert {tensor.dtype for tensor in held if tensor.is_floating_point()} == {torch.float32}
+    assert losses["bfloat16"] != losses["float32"]
+    # Eight bits of a number are left, and errors of both signs make up a mean.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2**-8)
 
 
 def test_zero_steps_write_the_untrained_network(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import distributed
 
@@ -28,6 +29,7 @@ def start_accelerator(config: RunConfig, device: str) -> Accelerator:
     target = choose_device(device)
     if target.index is not None:
         torch.cuda.set_device(target)
+    AcceleratorState._reset_state()  # else what trained before in this process decides the precision
     accelerator = Accelerator(
         cpu=target.type == "cpu",
         mixed_precision="bf16" if config.train.precision == "bfloat16" else "no",
