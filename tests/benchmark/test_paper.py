@@ -301,7 +301,7 @@ def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
             "--samples",
             4,
         ),
-        *("--chain-steps", 3, "--likelihood-images", 1, "--progressive-samples", 2, "--paths", 0),
+        *("--chain-steps", 3, "--likelihood-images", 1, "--progressive-samples", 2, "--paths", 1),
         *("--compute-batch", 2),
         *("--device", "cpu", *as_options),
     )
@@ -311,7 +311,12 @@ def test_celebahq_in_its_layout_runs_whole_without_a_test_split(
     assert table.startswith("# CelebA-HQ 256\n")
     assert "| 56,000 | 19.7 | not run: 2 steps were run" in table
     assert "no such images" in table
-    assert open_dataset(tmp_path / "out" / "dataset").info.settings["resized"] == 10
+    dataset = open_dataset(tmp_path / "out" / "dataset")
+    assert dataset.info.settings["resized"] == 10
+    drawn = json.loads((tmp_path / "out" / "benchmark.json").read_text())["interpolation"]
+    assert drawn["split"] == "train"
+    assert set(drawn["pairs"][0]["rows"]) <= set(dataset.indices("train").tolist())
+    assert "Train images, mixed as in the paper" in table
 
 
 def test_only_settings_that_change_what_is_trained_count_as_others() -> None:
