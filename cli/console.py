@@ -20,6 +20,8 @@ from rich.progress import Progress as Bars
 from xraygen.progress import Progress, Report
 
 _SECONDS_BETWEEN_LINES = 10.0
+_BESIDE_FIGURES = 50
+"""Columns of a terminal that the bar, the count and the times need."""
 
 
 def _stderr() -> Console:
@@ -43,9 +45,12 @@ def show(text: str) -> None:
     Console(highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)
 
 
-def _figures(progress: Progress) -> str:
-    """Loss, images/s and the like, in four digits."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
+def _figures(progress: Progress, width: int | None = None) -> str:
+    """Loss, images/s and the like, in four digits; the first of them, as many as fit a width."""
+    told = [f"{name} {value:.4g}" for name, value in progress.figures.items()]
+    while width is not None and told and len("  ".join(told)) > width:
+        told.pop()
+    return "  ".join(told)
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def progress() -> Iterator[Report]:
                 tasks[report.task],
                 completed=report.done,
                 total=report.total,
-                figures=_figures(report),
+                figures=_figures(report, console.width - _BESIDE_FIGURES),
             )
 
         yield draw
