@@ -49,8 +49,9 @@ def test_the_presets_are_as_the_page_says() -> None:
     assert [len(config.model.channel_mult) for config in configs] == levels
     assert [config.train.batch_size for config in configs] == batch
     assert [config.train.max_steps for config in configs] == steps
+    assert [config.schedule.reference_size for config in configs] == [None, 64, 64]
     for config in configs:
-        assert (config.schedule.kind, config.schedule.reference_size) == ("cosine", None)
+        assert config.schedule.kind == "cosine"
         assert config.diffusion.prediction_type == "v_prediction"
         assert config.diffusion.loss_weighting == "min_snr"
         assert config.model.attention_resolutions == (16,)
