@@ -119,7 +119,11 @@ def voi_of(inside: NDArray[np.float64], meaning: Meaning) -> Callable[[float], f
     if inside.size == 0:
         return lambda x: 0.0
     low, high = percentile(inside, 0.5), percentile(inside, 99.5)
-    return lambda x: linear_exact(x, (low + high) / 2, high - low)
+    if low == high:
+        low, high = float(inside.min()), float(inside.max())
+    return lambda x: linear_exact(
+        x, (low + high) / 2, high - low if low < high else 1.0
+    )  # grey where all is equal
 
 
 def is_shown_inverted(meaning: Meaning) -> bool:
