@@ -66,7 +66,7 @@ def ingest(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SOURCE...", help="Folders, files, zips or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."
+            metavar="SOURCE...", help="Folders, files, archives or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."
         ),
     ] = None,
     pacs: Annotated[

@@ -12,7 +12,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from real_films import KERMANY, parse, parser, say, say_how, say_table
+from real_films import parse, parser, say, say_how, say_table
 
 from xraygen.dataset.store import SPLITS, Dataset, open_dataset
 from xraygen.seeds import numpy_generator
@@ -45,15 +44,11 @@ def documented() -> dict[str, list[str]]:
 
 
 def lay_out(films: Path, folder: Path) -> None:
-    """Links to the collections, Kermany's films unpacked as chest_xray."""
+    """Links to the collections."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("hannover-cxr", "nih-cxr", "dicom-cxr", "dicom-other"):
+    for name in ("kermany-cxr-224", "hannover-cxr", "nih-cxr", "dicom-cxr", "dicom-other"):
         if not (folder / name).exists():
             (folder / name).symlink_to((films / name).resolve())
-    if not (folder / "chest_xray").exists():
-        with tarfile.open(films / KERMANY, "r|xz") as archive:
-            archive.extractall(folder, filter="data")
-        (folder / "dataset").rename(folder / "chest_xray")
 
 
 def run(name: str, command: list[str], folder: Path, seed: int) -> Outcome:

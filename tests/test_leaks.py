@@ -123,6 +123,7 @@ def write_packed(folder: Path) -> None:
             archive.write(path, f"Quarkovic_Zebedia/ZZ-48151623-{number}.dcm")
         for name in ("../Quarkovic.dcm", "Dreiborn/Quarkovic.zip", "Dreiborn/Zebedia-19470811.txt"):
             archive.writestr(name, b"Quarkovic, Zebedia")
+    shutil.make_archive(str(folder / "packed/Dreiborn"), "gztar", folder / "in")
     damaged = (folder / "packed/films.zip").read_bytes()
     (folder / "packed/Quarkovic-cut.zip").write_bytes(damaged[: len(damaged) // 2])
     disc = folder / "disc"

@@ -23,18 +23,18 @@ FEW = 24
 pytestmark = pytest.mark.films
 
 
-def unpack_kermany(archive: Path, folder: Path) -> None:
-    """The first films of each class, as the page's `tar` and `mv` lay them out."""
+def part_of_kermany(archive: Path, part: Path) -> None:
+    """An archive of the first films of each class."""
     wanted = {"NORMAL": FEW, "PNEUMONIA": FEW}
-    with tarfile.open(archive, "r|xz") as members:
+    part.parent.mkdir()
+    with tarfile.open(archive, "r|xz") as members, tarfile.open(part, "w:xz", preset=0) as few:
         for member in members:
             kind = Path(member.name).parent.name
             if member.isfile() and wanted.get(kind, 0):
-                members.extract(member, folder, filter="data")
+                few.addfile(member, members.extractfile(member))
                 wanted[kind] -= 1
             if not any(wanted.values()):
                 break
-    (folder / "dataset").rename(folder / "chest_xray")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def ingest(
             Path(path.parent.name if path.is_file() else ".").mkdir(exist_ok=True)
             (tmp_path / path.relative_to(films)).symlink_to(path)
         if name == "kermany":
-            unpack_kermany(films / "kermany-cxr-224/kermany_224.tar.xz", tmp_path)
+            part_of_kermany(films / words[1], tmp_path / words[1])
         result = xraygen_cli(*words, "--size", 32, "--workers", 0)
         assert result.exit_code == 0, result.output
         return open_dataset(Path(name))

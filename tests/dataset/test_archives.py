@@ -134,7 +134,7 @@ def test_members_that_mean_harm_are_seen_and_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(link, "/etc/passwd")
         archive.writestr(device, "")
-        for name in ("../../key", "/etc/cron.d/x", "inner.zip", "good"):
+        for name in ("../../key", "/etc/cron.d/x", "inner.zip", "inner.TAR.xz", "good"):
             archive.writestr(name, b"bytes")
         archive.writestr("bomb", bytes(2**24 + 1))
         archive.writestr("small", bytes(10**6))  # 1000 : 1, and harmless
@@ -145,6 +145,7 @@ def test_members_that_mean_harm_are_seen_and_refused(tmp_path: Path) -> None:
         "__/__/key": "unsafe_path",
         "etc/cron.d/x": "unsafe_path",
         "inner.zip": "nested_archive",
+        "inner.TAR.xz": "nested_archive",
         "good": "read",
         "bomb": "zip_bomb",
         "small": "read",

@@ -305,8 +305,10 @@ def test_a_packed_csv_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         read_labels(tmp_path / "labels.csv.gz")
 
 
-def test_an_archive_is_a_folder_to_its_films() -> None:
-    assert facts_from_layout(Path("/data/sick.zip/1.png"), "folders") == Facts(labels={"finding": "sick"})
+@pytest.mark.parametrize("suffix", ["zip", "ZIP", "tar", "tar.gz", "tgz", "tar.xz", "txz", "tar.bz2", "tbz2"])
+def test_an_archive_is_a_folder_to_its_films(suffix: str) -> None:
+    path = Path(f"/data/sick.{suffix}/1.png")
+    assert facts_from_layout(path, "folders") == Facts(labels={"finding": "sick"})
 
 
 def test_folders_name_findings() -> None:

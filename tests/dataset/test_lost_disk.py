@@ -48,7 +48,7 @@ def test_a_disk_lost_half_way_ends_the_ingest_and_the_same_command_goes_on(
     assert contents(tmp_path / "dataset") == contents(tmp_path / "at-once")
 
 
-@pytest.mark.parametrize("name", ["films.zip", "DICOMDIR"])
+@pytest.mark.parametrize("name", ["films.zip", "films.tar.gz", "DICOMDIR"])
 def test_a_disk_lost_while_films_are_listed_does_not_hide_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

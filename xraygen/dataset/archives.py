@@ -1,4 +1,4 @@
-"""Films in zip archives: listed from the archive's directory, read one by one, never unpacked where anybody looks.
+"""Films in archives: listed from a zip archive's directory, read one by one, never unpacked where anybody looks.
 
 An archive comes from outside, so nothing that it says of itself is believed: a member may be named `../../.ssh/key`, be
 a link, claim 30 MB and hold 30 TB, or share its bytes with a million others. Each such member is seen and refused.
@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,7 @@ MAX_RATIO = 200
 """A member larger than SMALL_BYTES may not unpack to more than this many times its size in the archive."""
 SMALL_BYTES = 2**24
 """16 MiB: what does no harm however well it is packed."""
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE APPNOTE 4.3.7: signature ... name length, extra length
@@ -44,32 +45,42 @@ class Refusal(NamedTuple):
     detail: str
 
 
+class Tar(NamedTuple):
+    """Where a tar archive lies unpacked: itself if it is not packed, or else a temporary file."""
+
+    path: Path
+    inode: int
+    """On another machine a temporary file's path may lead to another file."""
+
+
 @dataclass(frozen=True)
 class Member:
     """Where a member lies in its archive: enough to read it without the archive's directory, in any process."""
 
     archive: Path
     offset: int
-    """Of its local header, in bytes."""
+    """Of its local header, in bytes; in a tar archive of its first byte."""
     packed_bytes: int
     size: int
     """Unpacked, in bytes, as the archive's directory says."""
-    crc: int
-    deflated: bool
+    crc: int = 0
+    deflated: bool = False
+    tar: Tar | None = None
+    """None for a zip archive."""
 
 
-DAMAGED = Refusal("damaged_archive", "The zip archive is cut off or damaged; copy it again.")
+DAMAGED = Refusal("damaged_archive", "The archive is cut off or damaged; copy it again.")
 UNSAFE = Refusal(
     "unsafe_path", "The name leads outside the folder of its archive or DICOMDIR; it is not followed."
 )
-_LINK = Refusal("link", "The archive holds a link or a device here, and no file.")
+LINK = Refusal("link", "The archive holds a link or a device here, and no file.")
 _ENCRYPTED_MEMBER = Refusal("encrypted", "The file is encrypted in its archive; unpack it first.")
-_NESTED = Refusal("nested_archive", "Archives in archives are not opened; unpack the outer one first.")
-_METHOD = Refusal(
-    "unsupported_archive", "The file is packed by another method than deflate; unpack it first."
+NESTED = Refusal("nested_archive", "Archives in archives are not opened; unpack the outer one first.")
+METHOD = Refusal(
+    "unsupported_archive", "The file is packed by another method than deflate, or sparse; unpack it first."
 )
 _TWICE = Refusal("duplicate_name", "The archive holds another file of this name.")
-_BOMB = Refusal(
+BOMB = Refusal(
     "zip_bomb",
     f"The file unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB, or to more than {MAX_RATIO} times its packed size; "
     "unpack it first if it is a film.",
@@ -110,26 +121,40 @@ def list_members(archive: Path) -> list[tuple[PurePosixPath, Member | Refusal]] 
         return DAMAGED
     if sum(info.compress_size for info in infos) > archive.stat().st_size:
         return _OVERLAP
-    members: dict[PurePosixPath, Member | Refusal] = {}
+    return named(
+        (
+            info.filename,
+            _refusal(info)
+            or Member(
+                archive=archive,
+                offset=info.header_offset,
+                packed_bytes=info.compress_size,
+                size=info.file_size,
+                crc=info.CRC,
+                deflated=info.compress_type == zipfile.ZIP_DEFLATED,
+            ),
+        )
+        for info in infos
+    )
+
+
+def named(members: Iterable[tuple[str, Member | Refusal]]) -> list[tuple[PurePosixPath, Member | Refusal]]:
+    """Give each member of an archive a name of its own that stays inside; leave out what is hidden."""
+    found: dict[PurePosixPath, Member | Refusal] = {}
     copies: Counter[PurePosixPath] = Counter()
-    for info in infos:
-        name, safe = clean_name(info.filename)
+    for said, member in members:
+        name, safe = clean_name(said)
         if any(part.startswith(".") or part == "__MACOSX" for part in name.parts):
             continue
-        refusal = (None if safe else UNSAFE) or _refusal(info) or (_TWICE if name in members else None)
+        refusal = None if safe else UNSAFE
+        if refusal is None and name in found and isinstance(member, Member):
+            refusal = _TWICE
         plain = name
-        while name in members:
+        while name in found:
             copies[plain] += 1
             name = plain.with_name(f"{plain.name}#{copies[plain] + 1}")
-        members[name] = refusal or Member(
-            archive=archive,
-            offset=info.header_offset,
-            packed_bytes=info.compress_size,
-            size=info.file_size,
-            crc=info.CRC,
-            deflated=info.compress_type == zipfile.ZIP_DEFLATED,
-        )
-    return list(members.items())
+        found[name] = refusal or member
+    return list(found.items())
 
 
 def clean_name(name: str) -> tuple[PurePosixPath, bool]:
@@ -189,29 +214,29 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
 def _refusal(info: zipfile.ZipInfo) -> Refusal | None:
     """Why a member is refused, as far as the archive's directory tells."""
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        return _LINK
+        return LINK
     if info.flag_bits & _ENCRYPTED:
         return _ENCRYPTED_MEMBER
-    if info.filename.lower().endswith(".zip"):
-        return _NESTED
+    if info.filename.lower().endswith((".zip", *TAR_SUFFIXES)):
+        return NESTED
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return _METHOD
+        return METHOD
     if info.file_size > MAX_MEMBER_BYTES or (
         info.file_size > SMALL_BYTES and info.file_size > MAX_RATIO * info.compress_size
     ):
-        return _BOMB
+        return BOMB
     return None
 
 
 def _unpack(member: Member, to: BinaryIO) -> None:
     """Write a member's bytes, and no more than its archive announced."""
     try:
-        with member.archive.open("rb") as file:
+        with (member.tar.path if member.tar else member.archive).open("rb") as file:
             size, crc = 0, 0
             for piece in _pieces(member, file):
                 size += len(piece)
                 if size > member.size:
-                    raise FilmError(*_BOMB)
+                    raise FilmError(*BOMB)
                 crc = zlib.crc32(piece, crc)
                 to.write(piece)
     except zlib.error as error:
@@ -221,18 +246,13 @@ def _unpack(member: Member, to: BinaryIO) -> None:
         raise FilmError(
             "unreadable", f"The archive cannot be read ({error.strerror or 'input error'})."
         ) from error
-    if (size, crc) != (member.size, member.crc):
+    if size != member.size or (member.tar is None and crc != member.crc):
         raise FilmError(*DAMAGED)
 
 
 def _pieces(member: Member, file: BinaryIO) -> Iterator[bytes]:
     """A member's unpacked bytes, at most _CHUNK at a time, however much they promise to become."""
-    file.seek(max(0, member.offset))
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(_MAGIC[0]):
-        raise FilmError(*DAMAGED)
-    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
-    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    _seek(member, file)
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     left = member.packed_bytes
     while left > 0:
@@ -248,3 +268,17 @@ def _pieces(member: Member, file: BinaryIO) -> Iterator[bytes]:
             packed = inflate.unconsumed_tail
     if member.deflated:
         yield inflate.flush()
+
+
+def _seek(member: Member, file: BinaryIO) -> None:
+    """Go to a member's first byte, behind the local header that it has in a zip archive."""
+    file.seek(max(0, member.offset))
+    if member.tar is not None:
+        if member.tar.path != member.archive and os.fstat(file.fileno()).st_ino != member.tar.inode:
+            raise FilmError("unreadable", "The tar archive is not unpacked on this machine; unpack it first.")
+        return
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(_MAGIC[0]):
+        raise FilmError(*DAMAGED)
+    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)

@@ -49,6 +49,7 @@ from xraygen.dataset.store import (
     open_dataset,
 )
 from xraygen.dataset.tally import Tally, tally
+from xraygen.dataset.tars import forget_unpacked
 from xraygen.dataset.workers import Limits
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.transforms import PrepareSettings
@@ -214,6 +215,7 @@ def _work_alone(
                 *(files, settings.prepare, knowledge, journal, pool, report, limits),
                 *(settings.curation, settings.views),
             )
+            forget_unpacked()
             _make_dataset(files, out, key, settings, knowledge, journal, plan)
         Journal(work).remove()
     return already_done

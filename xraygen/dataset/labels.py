@@ -80,6 +80,9 @@ class Facts:
         )
 
 
+_ARCHIVE = re.compile(r"\.(zip|tar|(tar\.|t)(gz|xz|bz2))$", re.IGNORECASE)
+
+
 def layout_label_names(layout: Layout | None) -> tuple[str, ...]:
     """The label columns that a layout fills."""
     return {None: (), "folders": ("finding",), "kermany": ("finding", "cause")}[layout]
@@ -88,7 +91,7 @@ def layout_label_names(layout: Layout | None) -> tuple[str, ...]:
 def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     """What the names of a file and of its folder say.
 
-    folders: label `finding` is the folder's name, or that of the archive without .zip.
+    folders: label `finding` is the folder's name, or that of the archive without .zip or .tar.xz.
 
     kermany: the paediatric films of Kermany et al. 2018 (doi:10.17632/rscbjbr9sj): `finding` is the folder's name
     (NORMAL or PNEUMONIA), `cause` is bacteria or virus, and the patient is `personN`, or the number N in `IM-N-...`
@@ -103,7 +106,7 @@ def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     """
     if layout is None:
         return Facts()
-    finding = re.sub(r"\.zip$", "", as_text(path.absolute().parent.name), flags=re.IGNORECASE)
+    finding = _ARCHIVE.sub("", as_text(path.absolute().parent.name))
     if layout == "folders":
         return Facts(labels={"finding": finding})
     sick = re.match(r"(person\d+)_(bacteria|virus)_", path.name)

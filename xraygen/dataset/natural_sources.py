@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.dataset.archives import MAX_MEMBER_BYTES, clean_name, is_archive
+from xraygen.dataset.archives import MAX_MEMBER_BYTES, TAR_SUFFIXES, clean_name, is_archive
 from xraygen.dataset.cifar_batches import META_NAME, Batch, is_batch, read_batch, read_label_names
 from xraygen.dataset.sources import list_sources, opened
 from xraygen.dataset.split import parse_split
@@ -23,7 +23,6 @@ from xraygen.dataset.store import Split
 from xraygen.errors import FilmError, UsageError
 from xraygen.films.colour import SUFFIXES, read_colour
 
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 _NPZ_PAIRS: tuple[tuple[str, str, Split], ...] = (
     ("x_train", "y_train", "train"),
     ("x_test", "y_test", "test"),
@@ -99,7 +98,7 @@ def class_names(source: Path) -> tuple[str, ...]:
 
 def _files(source: Path, only: str | None = None) -> Iterator[_File]:
     """The files of a folder or archive, or the one file; what is hidden is skipped."""
-    if source.is_file() and source.name.lower().endswith(_TAR_SUFFIXES):
+    if source.is_file() and source.name.lower().endswith(TAR_SUFFIXES):
         yield from _tar_files(source, only)
         return
     if source.is_file() and source.suffix.lower() == ".zip" and not is_archive(source):

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from xraygen.dataset.archives import Member, Refusal, is_archive, list_members, unpacked
 from xraygen.dataset.dicomdir import is_dicomdir, referenced_files
+from xraygen.dataset.tars import is_tar, list_tar_members
 from xraygen.errors import FilmError, UsageError
 
 
@@ -67,8 +68,8 @@ def opened(file: SourceFile) -> Iterator[Path]:
 def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()) -> list[SourceFile]:
     """List every file of the sources once, sorted by path.
 
-    Zip archives count as folders: each member is a file, named `archive.zip/member`. A DICOMDIR stands for the files
-    that it refers to; those that are missing are listed, too, so that they are accounted for.
+    Zip and tar archives count as folders: each member is a file, named `archive.zip/member`. A DICOMDIR stands for the
+    files that it refers to; those that are missing are listed, too, so that they are accounted for.
 
     Args:
         sources: Folders (read with all folders in them; links are followed once), files, or patterns such as
@@ -114,8 +115,9 @@ def as_text(path: Path | str) -> str:
 
 def _files_of(path: Path, found: Collection[Path]) -> Mapping[Path, Member | Refusal | None]:
     """What one file on the disk stands for: itself, an archive's members, or what a DICOMDIR refers to."""
-    if is_archive(path):
-        members = list_members(path)
+    zipped = is_archive(path)
+    if zipped or is_tar(path):
+        members = list_members(path) if zipped else list_tar_members(path)
         return {path: members} if isinstance(members, Refusal) else {path / name: it for name, it in members}
     if is_dicomdir(path):
         referenced = referenced_files(path)
