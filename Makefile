@@ -50,7 +50,7 @@ numerics: $(STAMP)  ## measure how far xraygen is from every reference, into doc
 	$(BIN)/pytest --quiet tests/diffusion tests/parity tests/interop
 	$(BIN)/python docs/measure_numerics.py $(XRAYGEN_MEASURED)
 
-bench: $(STAMP)  ## time training, ingest and the audit's distances against other libraries
+bench: $(STAMP)  ## time every part against other libraries, then ingest and distances at larger sizes
 	$(BIN)/xraygen benchmark speed
 	$(BIN)/python docs/bench_ingest.py
 	$(BIN)/python docs/bench_audit.py

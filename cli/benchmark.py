@@ -73,23 +73,32 @@ def _every_benchmark() -> None:
 @benchmark.command("speed")
 def speed(
     rounds: Annotated[int, typer.Option(min=6, help="Rounds in which the libraries take turns.")] = 9,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="train,generation,ingest,audit", help="What is timed, with commas between [all]."
+        ),
+    ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small networks: seconds, and no figures to quote.")
+        bool, typer.Option("--quick", help="Small sizes: a minute or two, and no figures to quote.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [all].")] = None,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Time train steps and generation against diffusers and MONAI: the same network and batch, in turns.
+    """Time training, generation, ingest and the audit's distances against other libraries: the same work, in turns.
 
     xraygen benchmark speed
 
-    xraygen benchmark speed --quick --json
+    xraygen benchmark speed --parts ingest,audit --quick --json
     """
+    from xraygen.benchmark.parts import read_parts
+
+    chosen = read_parts(parts)
     if dry_run:
-        console.emit({"rounds": rounds, "quick": quick}, as_json=as_json)
-        console.say(f"Would time train steps and films of xraygen, diffusers and MONAI in {rounds} rounds.")
+        console.emit({"rounds": rounds, "quick": quick, "parts": chosen}, as_json=as_json)
+        console.say(f"Would time {', '.join(chosen)} of xraygen and other libraries in {rounds} rounds.")
         return
     import torch
 
@@ -100,7 +109,9 @@ def speed(
     if threads is not None:
         torch.set_num_threads(threads)
     with console.progress() as report:
-        measured = benchmark_speed(choose_device(device), quick=quick, rounds=rounds, report=report)
+        measured = benchmark_speed(
+            choose_device(device), quick=quick, rounds=rounds, parts=chosen, report=report
+        )
     console.emit(measured, as_json=as_json)
     if not as_json:
         typer.echo(speed_table(measured), nl=False)

@@ -1,13 +1,9 @@
-"""Times the audit's distances on features that have been extracted: `make bench`.
+"""Times the audit's distances at the sizes of large sets: `make bench`.
 
-Two parts. First FD from two sets of N features, D = 2,048 of each, in three ways: ours; torchmetrics' (means and
-covariances, then the eigenvalues of their product); and that of pytorch-fid and clean-fid (the same moments, then
-scipy.linalg.sqrtm). Each begins with the features and ends with the number, all in float64, in turns over `--rounds`
-rounds; a figure is the least time of its rounds. Then FD, KID on disjoint subsets of 1,000, and precision, recall,
-density and coverage of two large sets that lie on disk as float32, in a process of its own, whose peak of resident
-memory is told; pages of the files count in it.
-
-The features are Gaussian with variances that fall as 1 / i, turned by nothing, which changes no time.
+Two parts. First FD from two sets of N features, D = 2,048 of each, in three ways, as `xraygen benchmark speed` times
+them at smaller sizes (xraygen.benchmark.distances), in turns over `--rounds` rounds; a figure is the least time of its
+rounds. Then FD, KID on disjoint subsets of 1,000, and precision, recall, density and coverage of two large sets that
+lie on disk as float32, in a process of its own, whose peak of resident memory is told; pages of the files count in it.
 
     python docs/bench_audit.py
     python docs/bench_audit.py --counts 200 --dims 256 --scale 2000 --manifold 500    # a minute, to see that it works
@@ -26,68 +22,31 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 import torch
-from numpy.typing import NDArray
-from torchmetrics.image.fid import _compute_fid
 
 from xraygen.atomic import write_text
+from xraygen.benchmark.distances import measure_distances, samples
+from xraygen.benchmark.turns import OURS
 from xraygen.metrics.frechet import frechet_distance_of_features
 from xraygen.metrics.kernel import SUBSET_SIZE, subset_kernel_distance
 from xraygen.metrics.manifold import manifold
 from xraygen.seeds import numpy_generator
 
-Features = NDArray[np.float64]
-Way = Callable[[Features, Features], float]
 _ROWS = 10_000
-
-
-def samples(count: int, dims: int, name: str) -> Features:
-    """Gaussian features `(count, dims)` with a spectrum that falls."""
-    generator = numpy_generator(0, "bench-audit", name, count, dims)
-    scale = 1.1 if name == "synthetic" else 1.0
-    return np.asarray(scale * generator.standard_normal((count, dims)) * np.arange(1, dims + 1) ** -0.5)
-
-
-def of_torchmetrics(a: Features, b: Features) -> float:
-    """Moments, then the sum of the roots of the eigenvalues of Σ₁Σ₂."""
-    x, y = torch.from_numpy(a), torch.from_numpy(b)
-    distance = _compute_fid(x.mean(dim=0), torch.cov(x.T), y.mean(dim=0), torch.cov(y.T))
-    return float(distance)
-
-
-def of_scipy(a: Features, b: Features) -> float:
-    """Moments, then the trace of the matrix square root of Σ₁Σ₂."""
-    mean1, mean2, cov1, cov2 = a.mean(axis=0), b.mean(axis=0), np.cov(a.T), np.cov(b.T)
-    root = scipy.linalg.sqrtm(cov1 @ cov2)
-    return float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * np.trace(root).real)
-
-
-WAYS: dict[str, Way] = {
-    "xraygen": frechet_distance_of_features,
-    "torchmetrics (eigvals)": of_torchmetrics,
-    "pytorch-fid, clean-fid (sqrtm)": of_scipy,
-}
 
 
 def ways(count: int, dims: int, rounds: int) -> Iterator[str]:
     """The rows of the first table for one N."""
-    a, b = samples(count, dims, "real"), samples(count, dims, "synthetic")
-    wall: dict[str, list[float]] = {name: [] for name in WAYS}
-    processor: dict[str, list[float]] = {name: [] for name in WAYS}
-    values: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
-            begin, begun = time.perf_counter(), time.process_time()
-            values[name] = way(a, b)
-            wall[name].append(time.perf_counter() - begin)
-            processor[name].append(time.process_time() - begun)
-    ours = min(wall["xraygen"])
-    for name in WAYS:
-        apart = abs(values[name] / values["xraygen"] - 1)
+    measured = measure_distances(count, dims, rounds)
+    ours = measured.times[OURS]
+    assert not isinstance(ours, str)
+    for name, taken in measured.times.items():
+        if isinstance(taken, str):
+            yield f"| {count:,} | {name} | {taken} | - | - | - |"
+            continue
         yield (
-            f"| {count:,} | {name} | {min(wall[name]):.2f} | {min(processor[name]):.2f} | "
-            f"{min(wall[name]) / ours:.1f} | {apart:.1e} |"
+            f"| {count:,} | {name} | {taken.wall.min():.2f} | {taken.cpu.min():.2f} | "
+            f"{taken.wall.min() / ours.wall.min():.1f} | {measured.apart(name):.1e} |"
         )
 
 

@@ -37,7 +37,10 @@ PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
             {"progressive": "pictures", "chains": 4},
         ),
         (("import", "weights", "--out", "run"), {"run": "run", "source": "weights"}),
-        (("benchmark", "speed", "--quick"), {"rounds": 9, "quick": True}),
+        (
+            ("benchmark", "speed", "--quick", "--parts", "audit,train"),
+            {"rounds": 9, "quick": True, "parts": ["train", "audit"]},
+        ),
         (("benchmark", "cifar10", *PAPER), {"folder": "out", "steps": [20, 50], "samples": 50_000}),
         (("benchmark", "celebahq", *PAPER), {"folder": "out", "steps": [20, 50], "samples": 50_000}),
     ],

@@ -1,4 +1,4 @@
-"""The timing script times the same number, three ways, and says the memory that the large sets took."""
+"""The timing script has a row for each way to the same number, and says the memory that the large sets took."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,13 @@ from types import ModuleType
 
 import pytest
 
+from xraygen.benchmark.distances import WAYS
 
-def test_all_ways_give_one_number(script: Callable[[str], ModuleType]) -> None:
-    module = script("bench_audit")
-    a, b = (module.samples(60, 8, name) for name in ("real", "synthetic"))
-    ours, *others = (way(a, b) for way in module.WAYS.values())
-    assert others == pytest.approx([ours, ours], rel=1e-9)
-    (row, *_) = module.ways(60, 8, 1)
-    assert row.startswith("| 60 | xraygen |")
+
+def test_each_way_has_a_row(script: Callable[[str], ModuleType]) -> None:
+    pytest.importorskip("torchmetrics")
+    rows = list(script("bench_audit").ways(60, 8, 1))
+    assert [row.split(" | ")[:2] for row in rows] == [["| 60", name] for name in WAYS]
 
 
 def test_large_sets_are_read_from_disk(script: Callable[[str], ModuleType], tmp_path: Path) -> None:

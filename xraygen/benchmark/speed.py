@@ -1,21 +1,22 @@
-"""Train steps and films of one network in several libraries, side by side, and what share of the device's peak."""
+"""What this library does beside others, part by part; train steps and films of one network, and what share of peak."""
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from xraygen.benchmark import distances, ingest
 from xraygen.benchmark.contenders import Contender, autocast_to, contenders
 from xraygen.benchmark.generation import OUTSIDE, STEPS, generation_tasks, measure_generation
-from xraygen.benchmark.turns import Times, paired_ratio, take_turns
+from xraygen.benchmark.parts import PARTS, Part
+from xraygen.benchmark.turns import OURS, Times, figures, take_turns
 from xraygen.config import ModelConfig, load_config
 from xraygen.devices import environment
 from xraygen.progress import Report, silent
@@ -24,10 +25,19 @@ from xraygen.training.budget import walk
 from xraygen.training.peak import DevicePeak, measure_peak, synchronise
 
 ROUNDS = 9
-OURS = "xraygen"
 _TURN_SECONDS = 0.5
 _MOST_REPEATS = 20
-_PEERS = ("diffusers", "monai")
+_MEASURED = (
+    "diffusers",
+    "imagecodecs",
+    "monai",
+    "pillow",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+    "scipy",
+    "torchmetrics",
+)
 
 
 @dataclass(frozen=True)
@@ -68,24 +78,57 @@ def cases(device: torch.device, *, quick: bool = False) -> list[Case]:
 
 
 def benchmark_speed(
-    device: torch.device, *, quick: bool = False, rounds: int = ROUNDS, report: Report = silent
+    device: torch.device,
+    *,
+    quick: bool = False,
+    rounds: int = ROUNDS,
+    parts: Sequence[Part] = PARTS,
+    report: Report = silent,
 ) -> dict[str, Any]:
-    """Run all cases.
+    """Run all cases of the parts: about ten minutes on two CPU cores, a minute or two with `quick`.
 
     Args:
-        device: Where.
-        quick: Small networks, for a test of the benchmark itself.
+        device: Where networks are trained and films made; ingest and audit compute on the CPU.
+        quick: Small networks, films and sets, for a test of the benchmark itself.
         rounds: Rounds in which the contenders take turns.
+        parts: What is timed.
         report: Told after each round.
 
     Returns:
-        JSON-ready: machine, versions, peak, and per case and contender the seconds, images per second, share of
-        peak and the ratio of our time to theirs with its interval.
+        JSON-ready: machine, versions, and per part, case and contender the seconds and the ratio of our time to theirs
+        with its interval; of the networks, images per second and share of peak too.
     """
     before = os.getloadavg()[0]
-    peaks = [measure_peak(device)]
+    measured: dict[str, Any] = {
+        "machine": machine(device),
+        "rounds": rounds,
+        "quick": quick,
+        "parts": list(parts),
+        "peak": None,
+        "missing": [],
+        "cases": [],
+    }
+    if "train" in parts or "generation" in parts:
+        measured |= _networks(cases(device, quick=quick), device, rounds, parts, report)
+    if "ingest" in parts:
+        films = ingest.QUICK if quick else ingest.IngestCase()
+        measured["ingest"] = ingest.benchmark_ingest(films, rounds, report)
+    if "audit" in parts:
+        sets = distances.QUICK if quick else distances.AuditCase()
+        measured["audit"] = distances.benchmark_audit(sets, rounds, report)
+    return measured | {"load_average": [before, os.getloadavg()[0]]}
+
+
+def _networks(
+    chosen: Sequence[Case], device: torch.device, rounds: int, parts: Sequence[Part], report: Report
+) -> dict[str, Any]:
+    """Training and generation, or one of them."""
     missing: dict[str, None] = {}
-    measured = [_measure(case, device, rounds, missing, report) for case in cases(device, quick=quick)]
+    if "train" not in parts:
+        measured = [_measure(case, device, rounds, parts, missing, report) for case in chosen]
+        return {"missing": list(missing), "cases": measured}
+    peaks = [measure_peak(device)]
+    measured = [_measure(case, device, rounds, parts, missing, report) for case in chosen]
     peaks.append(
         measure_peak(device)
     )  # again: what else ran during one of the two did not during both, perhaps
@@ -93,27 +136,20 @@ def benchmark_speed(
     for case in measured:
         for row in case["step"].values():
             row["share_of_peak"] = case["flops_per_step"] / row["seconds"] / peak.fastest
-    return {
-        "machine": machine(device),
-        "load_average": [before, os.getloadavg()[0]],
-        "rounds": rounds,
-        "quick": quick,
-        "peak": asdict(peak),
-        "missing": list(missing),
-        "cases": measured,
-    }
+    return {"peak": asdict(peak), "missing": list(missing), "cases": measured}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Device, threads and versions, the peers' among them."""
+    """Device, processor, threads and versions, the peers' among them."""
     found = environment(device)
-    for name in _PEERS:
+    for name in _MEASURED:
         try:
             found["packages"][name] = version(name)
         except PackageNotFoundError:
             continue
+    found["processor"] = _cpu_name()
     if device.type == "cpu":
-        found["device"] = _cpu_name()
+        found["device"] = found["processor"]
     return found
 
 
@@ -131,10 +167,11 @@ def _measure(
     case: Case,
     device: torch.device,
     rounds: int,
+    parts: Sequence[Part],
     missing: dict[str, None],
     report: Report,
 ) -> dict[str, Any]:
-    """One case: whole steps in turns, then optimiser and average alone in turns."""
+    """One case: whole steps in turns, then optimiser and average alone in turns, then films in turns."""
     compiled = device.type == "cuda" and case.precision == "bfloat16"
     present: list[Contender] = []
     for contender in contenders(case.model, device, compiled=compiled):
@@ -142,25 +179,41 @@ def _measure(
             missing[contender] = None
         else:
             present.append(contender)
-    with _tf32(device):
-        batch, steps = _steps(case, present, device, rounds, report)
-    updates = _updates(case, present, device, rounds, report)
-    for contender in present:
-        contender.optimizer.zero_grad()
-    with _tf32(device):
-        tasks = generation_tasks(case.model, batch, case.precision, present, device)
-        made = measure_generation(tasks, rounds, device, label=f"{case.name}, generation", report=report)
-    generation = _figures(made, batch)
-    outside = generation.pop(OUTSIDE)
-    flops = walk(case.model, 1).flops * batch
+    batch, measured = case.batch, dict[str, Any]()
+    if "train" in parts:
+        with _tf32(device):
+            batch, steps = _steps(case, present, device, rounds, report)
+        updates = _updates(case, present, device, rounds, report)
+        for contender in present:
+            contender.optimizer.zero_grad()
+        measured["flops_per_step"] = walk(case.model, 1).flops * batch
+        measured |= {"step": figures(steps, batch), "optimiser_and_average": figures(updates)}
+    if "generation" in parts:
+        measured |= _generation(case, batch, present, device, rounds, report)
     return {
         "name": case.name,
         "parameters": sum(weight.numel() for weight in present[0].network.parameters()),
         "batch": batch,
         "precision": case.precision,
-        "flops_per_step": flops,
-        "step": _figures(steps, batch),
-        "optimiser_and_average": _figures(updates),
+        **measured,
+    }
+
+
+def _generation(
+    case: Case,
+    batch: int,
+    present: Sequence[Contender],
+    device: torch.device,
+    rounds: int,
+    report: Report,
+) -> dict[str, Any]:
+    """Films of one case, and what share of the CPU time is not network."""
+    with _tf32(device):
+        tasks = generation_tasks(case.model, batch, case.precision, present, device)
+        made = measure_generation(tasks, rounds, device, label=f"{case.name}, generation", report=report)
+    generation = figures(made, batch)
+    outside = generation.pop(OUTSIDE)
+    return {
         "generation": generation,
         "generation_steps": STEPS,
         "outside_network": outside["cpu_seconds"] / generation[OURS]["cpu_seconds"],
@@ -242,20 +295,3 @@ def _updates(
     synchronise(device)
     label = f"{case.name}, optimiser and average"
     return take_turns(tasks, rounds, device, repeats=3, label=label, report=report)
-
-
-def _figures(times: Mapping[str, Times], batch: int | None = None) -> dict[str, dict[str, Any]]:
-    """Per contender: median and least seconds, and our time as a multiple of theirs."""
-    figures: dict[str, dict[str, Any]] = {}
-    for name, taken in times.items():
-        median = float(np.median(taken.wall))
-        figures[name] = {
-            "seconds": median,
-            "least_seconds": float(taken.wall.min()),
-            "cpu_seconds": float(np.median(taken.cpu)),
-            "ours_over_this": asdict(paired_ratio(times[OURS].wall, taken.wall)),
-            "ours_over_this_cpu": asdict(paired_ratio(times[OURS].cpu, taken.cpu)),
-        }
-        if batch is not None:
-            figures[name]["images_per_second"] = batch / median
-    return figures

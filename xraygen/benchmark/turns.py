@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from xraygen.progress import Progress, Report, silent
 from xraygen.training.peak import synchronise
 
 Task = Callable[[], object]
+OURS = "xraygen"
 CONFIDENCE = 0.95
 
 
@@ -102,3 +104,33 @@ def paired_ratio(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Rati
         outside += 2 * comb(count, k) / 2**count
         k += 1
     return Ratio(float(np.median(ratios)), float(ratios[k - 1]), float(ratios[count - k]))
+
+
+def figures(times: Mapping[str, Times | str], batch: int | None = None) -> dict[str, dict[str, Any]]:
+    """Median and least seconds, and our time as a multiple of theirs.
+
+    Args:
+        times: By name, OURS among them; of what was not timed, why.
+        batch: Images per run.
+
+    Returns:
+        JSON-ready, by name; of what was not timed, `missing`: why.
+    """
+    ours = times[OURS]
+    assert isinstance(ours, Times)
+    found: dict[str, dict[str, Any]] = {}
+    for name, taken in times.items():
+        if isinstance(taken, str):
+            found[name] = {"missing": taken}
+            continue
+        median = float(np.median(taken.wall))
+        found[name] = {
+            "seconds": median,
+            "least_seconds": float(taken.wall.min()),
+            "cpu_seconds": float(np.median(taken.cpu)),
+            "ours_over_this": asdict(paired_ratio(ours.wall, taken.wall)),
+            "ours_over_this_cpu": asdict(paired_ratio(ours.cpu, taken.cpu)),
+        }
+        if batch is not None:
+            found[name]["images_per_second"] = batch / median
+    return found
