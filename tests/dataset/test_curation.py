@@ -18,7 +18,7 @@ from xraygen.dataset.curation import (
     from_thumbnail,
     to_thumbnail,
 )
-from xraygen.dataset.exclusion import made_with, read_exclusions
+from xraygen.dataset.exclusion import read_exclusions
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
 from xraygen.dataset.manifest import read_rejected
@@ -290,14 +290,3 @@ def test_what_was_made_with_withdrawn_films_is_named(
     for _ in range(2):  # also when the DATASET is there already
         summary = ingest([folder], tmp_path / "new", searching)
         assert names_after(summary, work) == ["old", "run", "sets/synthetic"]
-
-
-def test_a_real_run_and_its_dataset_belong_together(tiny_run: Path, tiny_dataset: Path) -> None:
-    content = open_dataset(tiny_dataset).info.content_sha256
-    assert made_with({content}, [tiny_run.parent]) == [tiny_run]
-    assert made_with({"another"}, [tiny_run.parent]) == []
-
-
-def test_a_folder_to_search_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--also-search"):
-        made_with({"x"}, [tmp_path / "nowhere"])

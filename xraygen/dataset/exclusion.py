@@ -5,8 +5,10 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+import yaml
 
 from xraygen.dataset.journal import Outcome
 from xraygen.dataset.manifest import read_manifest, read_rejected
@@ -20,6 +22,7 @@ from xraygen.films.transforms import PreparedFilm
 REASON = "excluded"
 _RUN_MARK = "config.yaml"
 _PROVENANCE = "provenance.json"
+_REPORT_MARK = "report.json"
 
 
 def read_exclusions(path: Path) -> frozenset[str]:
@@ -108,32 +111,84 @@ def datasets_with(names: Collection[str], folders: Sequence[Path]) -> dict[Path,
 
 
 def made_with(content_sha256s: Collection[str], folders: Sequence[Path]) -> list[Path]:
-    """The RUNs that were trained on some DATASETs, and the SYNTHETICs and PATHs that these RUNs' checkpoints made.
+    """What was made with some DATASETs, by whatever way.
+
+    RUNs that were trained on them, or started from the weights of such a RUN (train.init_from, `xraygen import`); the
+    SYNTHETICs, PATHs and LIKELIHOODs of all these weights; LIKELIHOODs and REPORTs that measured one of the DATASETs,
+    and REPORTs on such SYNTHETICs.
 
     Args:
         content_sha256s: What dataset.json says of the DATASETs.
         folders: Where to look, with all folders in them.
 
     Returns:
-        Folders, RUNs first. What a checkpoint made that its RUN no longer holds is not found.
+        Folders: RUNs first, then what they made, then REPORTs. A RUN that was started from weights which nothing below
+        the folders names any more is not found.
     """
-    runs = [
-        info.parent
-        for info in _files_named(INFO_NAME, folders)
-        if (info.parent / _RUN_MARK).is_file() and _json_of(info).get("content_sha256") in content_sha256s
+    told = [
+        *map(_told_by_run, _files_named(_RUN_MARK, folders)),
+        *(origin for path in _files_named(_PROVENANCE, folders) for origin in _told_by_provenance(path)),
+        *map(_told_by_report, _files_named(_REPORT_MARK, folders)),
     ]
-    weights = {
-        digest
-        for run in runs
-        for hashes in sorted(run.glob("checkpoints/*/hashes.json"))
-        for digest in _json_of(hashes).values()
+    weights: set[str] = set()
+    while True:
+        named = [origin for origin in told if origin.data & {*content_sha256s} or origin.start & weights]
+        found = weights.union(*(origin.weights for origin in named))
+        if found == weights:
+            return list(dict.fromkeys(origin.folder for origin in named))
+        weights = found
+
+
+class _Origin(NamedTuple):
+    """What a folder says of what it was made with, in hashes."""
+
+    folder: Path
+    data: set[str]
+    """DATASETs."""
+    start: set[str]
+    """Weights that others made."""
+    weights: set[str]
+    """Weights that were made with the same."""
+
+
+def _told_by_run(config: Path) -> _Origin:
+    run = config.parent
+    data = _text_at(_json_of(run / INFO_NAME), "content_sha256")
+    start = _start_of(_yaml_of(config))
+    hashes = [_json_of(path) for path in sorted(run.glob("checkpoints/*/hashes.json"))]
+    weights = {str(digest) for entry in hashes for digest in entry.values()}
+    # One that was imported names no DATASET, and holds another RUN's weights to the bit.
+    return _Origin(run, data, start if data else start | weights, weights)
+
+
+def _told_by_provenance(path: Path) -> Iterator[_Origin]:
+    """The weights that made a folder, and the DATASET that it measured."""
+    told = _json_of(path)
+    weights = _text_at(told, "checkpoint", "ema_sha256")
+    start = _start_of(told.get("config")) | weights
+    yield _Origin(path.parent, _text_at(told, "dataset_sha256"), start, weights)
+    yield _Origin(path.parent, _text_at(told, "settings", "dataset_sha256"), set(), set())
+
+
+def _told_by_report(path: Path) -> _Origin:
+    told = _json_of(path)
+    start = {
+        *_text_at(told, "synthetic", "checkpoint", "ema_sha256"),
+        *_text_at(told, "membership", "checkpoint", "ema_sha256"),
     }
-    made = []
-    for origin in _files_named(_PROVENANCE, folders):
-        checkpoint = _json_of(origin).get("checkpoint")
-        if isinstance(checkpoint, dict) and checkpoint.get("ema_sha256") in weights:
-            made.append(origin.parent)
-    return runs + made
+    return _Origin(path.parent, _text_at(told, "real", "content_sha256"), start, set())
+
+
+def _start_of(config: object) -> set[str]:
+    """The weights from which a RUN with this configuration was started."""
+    return {start.removeprefix("sha256:") for start in _text_at(config, "train", "init_from")}
+
+
+def _text_at(values: object, *keys: str) -> set[str]:
+    """The text that stands there in objects in objects, if there is one."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return {values} if isinstance(values, str) and values else set()
 
 
 def _files_named(name: str, folders: Sequence[Path]) -> Iterator[Path]:
@@ -159,3 +214,11 @@ def _json_of(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _yaml_of(path: Path) -> object:
+    """What a YAML file holds; nothing where it is damaged."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
