@@ -35,6 +35,7 @@ def way(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for word in ("--set", change)
     ]
     (folder / "key").write_bytes(bytes(32))  # with a key of chance, one of 20 patients' splits might be empty
+    (folder / "key").chmod(0o600)
     commands: list[list[object]] = [
         ["phantom", films, "--count", 40, "--size", 64],
         ["ingest", films, "--out", dataset, "--size", 16, "--labels", films / "labels.csv", "--split", "0.5,0.1,0.4",

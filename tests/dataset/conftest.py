@@ -96,6 +96,7 @@ def settings(tmp_path: Path) -> IngestSettings:
     """16-pixel images, read in this process, under a fixed key."""
     key = tmp_path / "fixed.key"
     key.write_bytes(bytes([1]) * 32)  # under which no split of the hospital's films is empty
+    key.chmod(0o600)
     return IngestSettings(prepare=PrepareSettings((16, 16)), key=key, workers=0, split="0.5,0.25,0.25")
 
 

@@ -5,12 +5,14 @@ import hashlib
 import hmac
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import xraygen
 from xraygen.dataset.pseudonyms import (
     CROSSWALK_COLUMNS,
     Pseudonyms,
@@ -69,6 +71,37 @@ def test_a_file_that_is_no_key_is_refused_and_left_alone(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="not a key"):
         open_key(tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("text", ["correct horse battery staple 123", "only thirty-one letters and LF\n\n"])
+def test_a_passphrase_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(UsageError, match="passphrase"):
+        open_key(tmp_path / "key")
+    assert (tmp_path / "key").read_text() == text
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\x7f", b"\xe4"])
+def test_one_byte_that_nobody_types_makes_a_key(tmp_path: Path, byte: bytes) -> None:
+    (tmp_path / "key").write_bytes(b"x" * 31 + byte)
+    assert open_key(tmp_path / "key").key == b"x" * 31 + byte
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o644, 1), (0o602, 1)])
+def test_a_key_that_others_may_read_is_warned_of(
+    tmp_path: Path, mode: int, warns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "key").write_bytes(bytes(32))
+    (tmp_path / "key").chmod(mode)
+    open_key(tmp_path / "key")
+    assert len(caplog.records) == warns
+    assert all("chmod 600" in record.getMessage() for record in caplog.records)
+
+
+def test_the_public_key_that_ships_is_one(tmp_path: Path) -> None:
+    shipped = Path(xraygen.__file__).parent / "shipped/kermany-64/dataset.key"
+    copy = Path(shutil.copy(shipped, tmp_path))
+    assert open_key(copy).key == shipped.read_bytes()
 
 
 @pytest.mark.parametrize("inside", ["key", "deep/down/key", "../dataset/key", "../link/key"])

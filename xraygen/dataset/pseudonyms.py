@@ -9,9 +9,11 @@ import hashlib
 import hmac
 import os
 import secrets
+import string
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from logging import getLogger
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +24,8 @@ from xraygen.errors import UsageError
 
 _KEY_BYTES = 32
 _OWNER_ONLY = 0o600
+_OTHERS = 0o077
+_TYPED = frozenset(string.printable.encode("ascii"))
 CROSSWALK_COLUMNS = ("source", "image_id", "patient", "study", "path")
 
 
@@ -77,10 +81,10 @@ def check_key_path(path: Path, dataset: Path) -> None:
 
 
 def open_key(path: Path) -> Pseudonyms:
-    """Read the key, or draw one and write it, readable by its owner only.
+    """Read the key, or draw one and write it, readable by its owner only; a warning where others may too.
 
     Raises:
-        UsageError: If the file exists and is not a key.
+        UsageError: If the file exists and is not a key, or is a text: 32 random bytes look like one once in 10^13 keys.
     """
     with _turn(path):
         if not path.exists():
@@ -89,7 +93,19 @@ def open_key(path: Path) -> Pseudonyms:
         raise UsageError(
             f"{path} is not a key of xraygen: expected a file of {_KEY_BYTES} bytes; choose another --key."
         )
-    return Pseudonyms(path.read_bytes())
+    key = path.read_bytes()
+    if _TYPED.issuperset(key):
+        raise UsageError(
+            f"{path} holds a text, and a passphrase can be guessed: expected {_KEY_BYTES} random bytes; give a --key "
+            "that does not exist, and one is drawn there."
+        )
+    if path.stat().st_mode & _OTHERS:
+        getLogger(__name__).warning(
+            "%s is open to others than its owner, and whoever has the key can look for a patient in the DATASET; close "
+            "it to them: chmod 600.",
+            path,
+        )
+    return Pseudonyms(key)
 
 
 def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
