@@ -46,8 +46,11 @@ def show(text: str) -> None:
 
 
 def _figures(progress: Progress, width: int | None = None) -> str:
-    """Loss, images/s and the like, in four digits; the first of them, as many as fit a width."""
-    told = [f"{name} {value:.4g}" for name, value in progress.figures.items()]
+    """Loss, images/s and the like, in four digits, and counts whole; the first of them, as many as fit a width."""
+    told = [
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}"
+        for name, value in progress.figures.items()
+    ]
     while width is not None and told and len("  ".join(told)) > width:
         told.pop()
     return "  ".join(told)

@@ -1,6 +1,7 @@
 """`xraygen ingest`: the wiring."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from click.testing import Result
 from PIL import Image
 
 from xraygen.dataset.store import open_dataset
+from xraygen.errors import XraygenError
 from xraygen.films.phantom import phantom_film
+from xraygen.progress import Progress, Report
 
 Cli = Callable[..., Result]
 
@@ -48,6 +51,7 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
         tmp_path / "fixed.key",
     )
     (tmp_path / "fixed.key").write_bytes(bytes([2]) * 32)  # the key decides who comes into which split
+    (tmp_path / "fixed.key").chmod(0o600)
     result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", *options, "--workers", 0, "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
@@ -57,6 +61,7 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
     assert images == summary["patients"]
     assert images["validation"] == 0
     assert images["train"] + images["test"] == 6
+    assert re.search(r"^ingest 8/8  rejected 2  files/s [\d.e+]+  0 s left$", result.stderr, re.MULTILINE)
     assert "8 files seen, 6 accepted" in result.stderr
     assert "1 rejected: duplicate" in result.stderr
     assert f"train: {images['train']} images of {images['train']} patients" in result.stderr
@@ -64,6 +69,18 @@ def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
     dataset = open_dataset(tmp_path / "dataset")
     assert (dataset.info.size, dataset.info.bits, dataset.info.label_names) == ((16, 24), 12, ("finding",))
     assert list(dataset.manifest["finding"]) == ["sick"] * 3 + ["well"] * 3
+
+
+def test_files_are_counted_whole_and_their_speed_in_four_digits(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ingest(_: object, out: object, settings: object, report: Report, executor: object) -> None:
+        report(Progress("ingest", 250_000, 1_000_000, {"rejected": 12_345, "files/s": 123.456}))
+        raise XraygenError("enough")
+
+    monkeypatch.setattr("xraygen.dataset.ingest.ingest", ingest)
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset")
+    assert result.stderr.splitlines()[0] == "ingest 250000/1000000  rejected 12,345  files/s 123.5"
 
 
 def test_labels_and_key_reach_the_library(

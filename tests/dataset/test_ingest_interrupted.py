@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_a_killed_ingest_goes_on_and_gives_the_same_bytes(
     finished = 17 if films == 17 else films // 4 * 4
     assert seen == list(range(finished + 1, 18))  # nothing is read twice that was finished
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_speed_is_that_of_the_files_read_now(
+    hospital: Path, settings: IngestSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KilledError):
+        ingest([hospital], tmp_path / "dataset", settings, killed_after(8))
+    clock = count()
+    monkeypatch.setattr(reading, "perf_counter", lambda: next(clock) / 2)  # 0 s, then 0.5 s for each file
+    told: list[Progress] = []
+    ingest([hospital], tmp_path / "dataset", settings, told.append)
+    assert [progress.done for progress in told] == list(range(9, 18))
+    assert [progress.figures["files/s"] for progress in told] == [2] * 9
 
 
 @pytest.mark.usefixtures("small_shards")

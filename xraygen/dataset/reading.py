@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 from xraygen.dataset.curation import CurationSettings, Curator
 from xraygen.dataset.exclusion import withdrawn
@@ -44,8 +45,8 @@ def read_films(
         knowledge: What is needed to write a film's row.
         journal: What earlier runs did; complete afterwards.
         pool: An executor, a number of processes (0: this one), or None for as many as there are processors.
-        report: Told after each file.
-        limits: What one file may cost, None for the usual; an executor has its owner's, and this process none.
+        report: Told after each file, with how many are refused and how many were read in a second.
+        limits: What one file may cost, None for the usual; an executor may have its owner's, and this process none.
         curation: Which readable films stay out, None for the usual.
         views: Which views are taken, None for all; see `parse_views`.
     """
@@ -58,6 +59,7 @@ def read_films(
         earlier, refused = earlier + 1, refused + ("reason" in outcome)
     images: list[Stored] = []
     ends: list[Outcome] = []
+    begun = perf_counter()
     with closing(
         _read(files[earlier:], prepare, knowledge, curator, pool, limits or Limits(), views)
     ) as stream:
@@ -70,7 +72,8 @@ def read_films(
             if len(ends) == per_shard or done == len(files):
                 journal.write(finished, images, ends, prepare.size)  # whatever size the earlier shards had
                 finished, images, ends = finished + 1, [], []
-            report(Progress("ingest", done, len(files), {"rejected": refused}))
+            speed = (done - earlier) / (perf_counter() - begun)
+            report(Progress("ingest", done, len(files), {"rejected": refused, "files/s": speed}))
 
 
 def films_per_shard(prepare: PrepareSettings) -> int:
