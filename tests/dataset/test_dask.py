@@ -11,7 +11,7 @@ import pytest
 from typer.testing import Result
 
 from xraygen.dataset.cluster import dask_executor
-from xraygen.dataset.workers import in_order
+from xraygen.dataset.workers import Limits, in_order
 from xraygen.errors import FilmError, UsageError, XraygenError
 
 
@@ -29,17 +29,20 @@ def started(stack: ExitStack, folder: Path, *command: object) -> None:
     stack.callback(process.kill)
 
 
-Cluster = Callable[[int], str]
+Cluster = Callable[..., str]
 
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """`cluster(threads)`: the address of a scheduler on loopback with two worker processes of so many threads."""
+    """`cluster(threads)`: the address of a scheduler on loopback with two worker processes of so many threads.
+
+    With `nanny="--nanny"` each is started, as Dask's users do, by a process that starts it anew when it ends.
+    """
     distributed = pytest.importorskip("distributed")
     folder = tmp_path_factory.mktemp("cluster")
     with ExitStack() as stack:
 
-        def start(threads: int) -> str:
+        def start(threads: int, nanny: str = "--no-nanny") -> str:
             scheduler = folder / "scheduler.json"
             started(
                 stack,
@@ -53,7 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 scheduler,
             )
             for _ in range(2):
-                started(stack, folder, "worker", "--scheduler-file", scheduler, "--nthreads", threads, "--no-nanny",
+                started(stack, folder, "worker", "--scheduler-file", scheduler, "--nthreads", threads, nanny,
                         "--no-dashboard")  # fmt: skip
             with distributed.Client(
                 scheduler_file=str(scheduler), timeout=60, set_as_default=False
@@ -79,6 +82,20 @@ def test_a_cluster_of_two_workers_gives_the_same_bytes(
         told = (result.stdout + result.stderr).replace(str(tmp_path), "")
         assert [word for word in identifying if word in told] == []
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+
+
+def test_an_item_that_hangs_or_crashes_costs_only_itself(cluster: Cluster) -> None:
+    items = ["1", "__import__('time').sleep(1000)", "2", "__import__('os').abort()", "3", "int('x')"]
+    with dask_executor(cluster(1, "--nanny")) as executor:
+        futures = list(in_order(eval, items, executor, ahead=6, limits=Limits(seconds=2)))
+        workers = {
+            future.result()
+            for future in in_order(eval, ["__import__('os').getppid()"] * 4, executor, ahead=4)
+        }
+    assert [future.result() for future in futures[::2]] == [1, 2, 3]
+    errors = [future.exception() for future in futures[1::2]]
+    assert [getattr(error, "reason", type(error)) for error in errors] == ["timed_out", "crashed", ValueError]
+    assert len(workers) <= 2  # the parents of those that read are the same still
 
 
 def test_workers_of_several_threads_are_refused(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xraygen.dataset.workers import ByChildren
 from xraygen.errors import UsageError, XraygenError
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ _SECONDS_TO_CONNECT = 30
 def dask_executor(address: str) -> Generator[Executor]:
     """An executor on a Dask cluster, for `ingest(..., executor=...)`; the cluster stays up afterwards.
 
-    How long a film may take and what becomes of lost workers is the cluster's to decide, not xraygen's: Dask gives up a
-    film that ended several workers (`distributed.scheduler.allowed-failures`), which is then rejected as `crashed`, and
-    restarts a worker near its memory limit (`distributed.worker.memory.terminate`); it has no time limit.
+    Each worker reads in a child process of its own, under the same limits as without a cluster. What becomes of lost
+    workers is the cluster's to decide: Dask gives up a film that ended several of them
+    (`distributed.scheduler.allowed-failures`), which is then rejected as `crashed`.
 
     Args:
         address: The scheduler's, such as tcp://10.0.0.1:8786.
@@ -40,7 +41,7 @@ def dask_executor(address: str) -> Generator[Executor]:
         ) from None
     with client:
         _check_threads(client, address)
-        yield client.get_executor(pure=False)
+        yield ByChildren(client.get_executor(pure=False))
 
 
 def _check_threads(client: "Client", address: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -92,9 +92,10 @@ def in_order(
         task: A function that can be pickled.
         items: Its arguments.
         pool: An executor, which is left open; or a number of processes, 0 for this one. Only processes can be killed:
-            an executor has its owner's limits, and in this process a hang or a native crash ends everything.
+            an executor has its owner's limits unless it is ByChildren, and in this process a hang or a native crash
+            ends everything.
         ahead: How many items may be under way or finished before they are asked for.
-        first: Done to each item in its process before the clock starts, such as waiting for a disk.
+        first: Done to each item in its process before the clock starts, such as waiting for a disk; can be pickled.
         limits: What one item may cost in a process.
 
     Raises:
@@ -103,6 +104,8 @@ def in_order(
     A future holds a ChildProcessError where processes cannot even start, which is no item's fault.
     """
     if isinstance(pool, Executor):
+        if isinstance(pool, ByChildren):
+            task = partial(_by_child, task, first, limits)
         # Whoever owns it may lose what an error holds, as Dask does: it comes back as a result.
         with closing(_stream(partial(_answer, task), iter(items), pool, ahead)) as answers:
             for answer in answers:
@@ -133,6 +136,35 @@ def _stream(
     finally:
         for future in waiting:
             future.cancel()
+
+
+class ByChildren(Executor):
+    """An executor each of whose processes has a child do its work, one that can be killed.
+
+    Args:
+        executor: Whose processes run one call at a time; it stays open.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """As the executor does."""
+        return self._executor.submit(function, *arguments, **options)
+
+
+def _by_child(task: Callable[[Any], Result], first: First | None, limits: Limits, item: Any) -> Result:
+    """The task's result from this process's child."""
+    result: Result = _child(first, limits).submit(task, item).result()
+    return result
+
+
+@cache
+def _child(first: First | None, limits: Limits) -> "KillablePool":
+    """This process's child for such items; it waits for more until this process ends."""
+    # Dask's nannies start workers as daemons, which may have no children lest these outlive them; ours do not.
+    vars(multiprocessing.current_process())["_config"]["daemon"] = False
+    return KillablePool(1, first, limits)
 
 
 class KillablePool(Executor):
