@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 import socket
@@ -17,134 +18,21 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
-from pydicom import config as pydicom_config
+from PIL import Image
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from typer.testing import Result
 
 from xraygen.dataset.manifest import read_rejected
 
+from .planted import IDENTIFIERS, WORDS, write_packed, write_sources
+
 Cli = Callable[..., Result]
-
-WORDS = (
-    "Quarkovic", "Zebedia", "ZZ-48151623", "48151623", "19470811", "1947-08-11", "11.08.1947", "08/11/1947",
-    "ACC9081726354", "Wendelinspital", "Plumbob", "Dreiborn", "1.2.826.0.1.3680043.9.7777", "Verlaufskontrolle",
-    "Privatnotiz", "Pngtextowitz", "Niftivic", "Ottersbach", "Kommentarius", "0151-2342", "Viewposina", "Bodypartova",
-    "20240229", "131415.9", "STATIONX7",
-)  # fmt: skip
-IDENTIFIERS = ("ZZ-48151623", "Quarkovic^Zebedia", "1.2.826.0.1.3680043.9.7777.1", "ACC9081726354-1")
-
-
-def plant(film: Dataset, number: int) -> Dataset:
-    """Fill a phantom's tags with a patient's."""
-    film.PatientName, film.PatientID = "Quarkovic^Zebedia^^Dr.", f"ZZ-48151623-{number // 2}"
-    film.OtherPatientNames, film.PatientBirthDate, film.PatientAge = "Zebedia Q.", "19470811", "097Y"
-    film.AccessionNumber, film.InstitutionName = f"ACC9081726354-{number // 2 % 99}", "Wendelinspital"
-    film.StudyDate = film.SeriesDate = film.ContentDate = "20240229"
-    film.StudyTime, film.StationName = "131415.9", "STATIONX7"
-    film.StudyDescription, film.SeriesDescription = "Verlaufskontrolle Quarkovic", "geb. 11.08.1947"
-    film.ImageComments, film.PatientComments = "Kommentarius", "Tel. 0151-2342, 1947-08-11, 08/11/1947"
-    film.ReferringPhysicianName = film.OperatorsName = "Ottersbach"
-    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.9.7777.1.{number}"
-    film.StudyInstanceUID = f"1.2.826.0.1.3680043.9.7777.2.{number // 2}"
-    film.SeriesInstanceUID = film.FrameOfReferenceUID = f"1.2.826.0.1.3680043.9.7777.3.{number}"
-    film.ViewPosition, film.BodyPartExamined = "VIEWPOSINA QUARK", "CHEST BODYPARTOVA"
-    film.PatientSex = "QUARKOVIC"
-    film.private_block(0x0011, "Privatnotiz", create=True).add_new(1, "LO", "Quarkovic")
-    item = Dataset()
-    item.PatientID, item.IssuerOfPatientID = "ZZ-48151623", "Wendelinspital"
-    film.OtherPatientIDsSequence = Sequence([item])
-    return film
-
-
-def write_sources(films: Path, folder: Path) -> None:
-    """Phantoms under names and with tags that identify; pictures and volumes likewise; and files that are refused."""
-    paths = sorted(films.rglob("*.dcm"))
-    with pydicom_config.disable_value_validation():
-        for number, path in enumerate(paths):
-            film = plant(dcmread(path), number)
-            out = folder / "Dreiborn" / f"Quarkovic_Zebedia_19470811_{number // 2}" / f"Plumbob{number}.dcm"
-            out.parent.mkdir(parents=True, exist_ok=True)
-            film.save_as(out)
-        ward = folder / "Dreiborn"
-        odd = plant(dcmread(paths[0]), 900)
-        refused: dict[str, dict[str, str | int]] = {
-            "class": {"SOPClassUID": "1.2.826.0.1.3680043.9.7777.5", "Rows": 0},
-            "other": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
-            "photometric": {"PhotometricInterpretation": "QUARKOVIC"},
-            "text": {"WindowCenter": "Quarkovic", "RescaleSlope": "Zebedia", "NumberOfFrames": "Plumbob"},
-            "part": {"BodyPartExamined": "KNEE QUARKOVIC"},
-        }
-        for name, changes in refused.items():
-            changed = dcmread(paths[0])
-            changed.update(odd)
-            for keyword, value in changes.items():
-                changed.add_new(keyword, "LO" if isinstance(value, str) else "US", value)
-            changed.save_as(ward / f"Plumbob-{name}.dcm")
-        odd.file_meta.TransferSyntaxUID = "1.2.826.0.1.3680043.9.7777.6"
-        odd.save_as(ward / "Plumbob-syntax.dcm", implicit_vr=False, little_endian=True)
-    content = paths[1].read_bytes()
-    (ward / "Quarkovic-cut.dcm").write_bytes(content[: len(content) // 2])
-    (ward / "Quarkovic-report.txt").write_text("Quarkovic, Zebedia, *11.08.1947")
-    grey = np.random.default_rng(0).integers(0, 65536, (64, 64), dtype=np.uint16)
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Patient", "Pngtextowitz Quarkovic")
-    text.add_text("Comment", "Pngtextowitz 48151623 " * 20, zip=True)
-    text.add_itxt("Title", "Pngtextowitz")
-    Image.fromarray(grey).save(ward / "Plumbob.png", pnginfo=text)
-    volume = nibabel.Nifti1Image(grey.astype(np.int16), np.eye(4))
-    volume.header["descrip"], volume.header["intent_name"] = b"Niftivic 11.08.1947", b"Niftivic"
-    volume.to_filename(ward / "Plumbob.nii.gz")
-    rows = [
-        f"Quarkovic,19470811,ACC9081726354-{number},Kommentarius,ZZ-48151623-{number},F{number % 2}"
-        for number in range(20)
-    ]
-    (folder / "labels.csv").write_text(
-        "\n".join(["surname,birth_date,accession,remark,patient_id,finding", *rows])
-    )
-
-
-def write_packed(folder: Path) -> None:
-    """The same films in an archive whose members' names identify, and on a disc with a DICOMDIR."""
-    films = sorted((folder / "in").rglob("Plumbob?.dcm"))
-    (folder / "packed").mkdir()
-    with zipfile.ZipFile(folder / "packed/films.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, path in enumerate(films[:6]):
-            archive.write(path, f"Quarkovic_Zebedia/ZZ-48151623-{number}.dcm")
-        for name in ("../Quarkovic.dcm", "Dreiborn/Quarkovic.zip", "Dreiborn/Zebedia-19470811.txt"):
-            archive.writestr(name, b"Quarkovic, Zebedia")
-    shutil.make_archive(str(folder / "packed/Dreiborn"), "gztar", folder / "in")
-    damaged = (folder / "packed/films.zip").read_bytes()
-    (folder / "packed/Quarkovic-cut.zip").write_bytes(damaged[: len(damaged) // 2])
-    disc = folder / "disc"
-    disc.mkdir()
-    records = []
-    for number in range(4):
-        name = f"QUARKOVI{number}"
-        if number < 3:  # the last one is missing
-            shutil.copy(films[number], disc / name)
-        record = Dataset()
-        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", name
-        records.append(record)
-    index = Dataset()
-    index.file_meta = FileMetaDataset()
-    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
-    index.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.9.7777.9"
-    index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    index.FileSetID, index.DirectoryRecordSequence = "QUARKOVIC", Sequence(records)
-    index.save_as(disc / "DICOMDIR", enforce_file_format=True)
-    (folder / "withdrawn.txt").write_text("ZZ-48151623-3\n# Quarkovic withdrew\nPlumbob7.dcm\n")
-
 
 SMALL = [
     word
@@ -153,6 +41,52 @@ SMALL = [
                    "train.max_steps=2", "train.sample_steps=2", "train.sample_every=1")
     for word in ("--set", change)
 ]  # fmt: skip
+
+
+@contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """What is logged meanwhile, which the program writes to stderr unless pytest has taken the log over."""
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield log
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+WORDED = [*SMALL, "--set", "conditions.columns=[finding]", "--set", "train.posthoc_ema=true",
+          "--set", "train.posthoc_ema_every=1"]  # fmt: skip
+WIDE = [*SMALL, "--set", "model.channels=128", "--set", "model.channel_mult=[1]"]
+"""The least that diffusers' networks can express."""
+
+
+def with_words(out: Path, dataset: Path) -> dict[str, tuple[object, ...]]:
+    """What can be done with a RUN that was told words, and with one that goes to diffusers and comes back."""
+    run, wide, words, cpu = out / "worded", out / "wide", out / "words", ("--device", "cpu")
+    order = out.parent / "order.csv"
+    order.write_text("seed,finding\n" + "".join(f"{seed},F1\n" for seed in range(6, 12)))
+    train = ("train", "--config", "phantom-32", "--data", dataset, *cpu)
+    made = ("generate", run, "--out", words, "--steps", 2, "--guidance", 1.5, *cpu)
+    audit = ("audit", "--real", dataset, "--synthetic", words, "--features", "pixels", "--count", 8, *cpu)
+    return {
+        "info": ("info", *cpu, "--json"),
+        "train words": (*train, "--out", run, *WORDED),
+        "ema": ("ema", run, "--sigma-rel", 0.1, "--out", out / "average", "--json"),
+        "plan": ("plan", dataset, "--balance", "finding", "--out", out / "plan.csv", "--json"),
+        "plan bad": ("plan", dataset, "--balance", "surname"),
+        "generate words": (*made, "--seeds", "0-5", "--condition", "finding=F0", "--json"),
+        "plan words": (*made, "--plan", order),
+        "words bad": (*made, "--seeds", 0, "--condition", "finding=Nobody"),
+        "like": ("generate", run, "--like", f"{words / 'metadata.csv'}#0", "--out", out / "like", *cpu),
+        "audit words": (*audit, "--out", out / "words-report", "--run", run, "--bits-per-dim", "--quarantine",
+                        "--json"),
+        "compare": ("audit", "--compare", out / "report", out / "words-report", "--out", out / "compared"),
+        "train wide": (*train, "--out", wide, *WIDE),
+        "export": ("export", wide, "--to", "diffusers", "--out", out / "diffusers", "--acknowledge-patient-data",
+                   "--json"),
+        "import": ("import", out / "diffusers", "--out", out / "imported", "--json"),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -215,16 +149,17 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         "import bad": ("import", out / "none", "--out", out / "none"),
         "release": ("export", run, "--to", "release", "--out", out / "release", "--acknowledge-patient-data",
                     "--json"),
+        **with_words(out, dataset),
     }  # fmt: skip
     said = {}
     for name, command in commands.items():
-        with pytest.MonkeyPatch.context() as machine:
+        with pytest.MonkeyPatch.context() as machine, logged() as log:
             machine.setattr(socket, "gethostname", lambda: "stationx7.wendelinspital")
             result = xraygen_cli(*command)
         fails = name.split()[-1] in ("other", "labels", "bad", "far")
         if not name.endswith("either"):
             assert (result.exit_code != 0) == fails, (name, result.stderr)
-        said[name] = result.stdout + result.stderr
+        said[name] = result.stdout + result.stderr + log.getvalue()
     return out, said
 
 
@@ -312,6 +247,9 @@ def test_no_file_and_no_name_of_a_file_says_who(told: tuple[Path, dict[str, str]
     out, _ = told
     files = [path for path in out.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files}
+    assert {"conditions.json", "posthoc-ema.json", "plan.csv", "imported.json"} <= {
+        path.name for path in files
+    }
     assert {".png", ".dcm", ".json", ".csv", ".npy", ".html", ".gif", ".safetensors", ".yaml"} <= kinds
     assert any("tfevents" in path.name for path in files)
     leaks = {str(path.relative_to(out)): found_in(path.read_bytes(), path.name) for path in files}
@@ -382,11 +320,23 @@ def test_a_bug_in_the_reader_names_no_film(
     assert found_in(everything.encode(), "") == []
 
 
+def test_pydicom_says_nothing_of_a_film_that_is_cut_short(xraygen_cli: Cli, tmp_path: Path) -> None:
+    """It logs the file's path, and the program writes the log to stderr."""
+    assert xraygen_cli("phantom", tmp_path / "films", "--count", 2, "--size", 64).exit_code == 0
+    content = sorted((tmp_path / "films").rglob("*.dcm"))[1].read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/Quarkovic.dcm").write_bytes(content[: len(content) // 2])
+    with logged() as log:
+        result = xraygen_cli("ingest", tmp_path / "in", "--out", tmp_path / "out", "--workers", 0)
+    assert result.exit_code == 1
+    assert log.getvalue() == ""
+
+
 def test_only_the_key_and_the_crosswalk_lie_beside(told: tuple[Path, dict[str, str]]) -> None:
     folder = told[0].parent
     assert {path.name for path in folder.iterdir()} == {
         *("phantoms", "in", "out", "bad", "a.dcm", "b.dcm", "cut.dcm", "key", "key.crosswalk.csv", "packed", "disc"),
-        "withdrawn.txt",
+        *("withdrawn.txt", "order.csv"),
     }  # fmt: skip
     assert "none" not in {path.name for path in told[0].iterdir()}
     for name in ("key", "key.crosswalk.csv"):

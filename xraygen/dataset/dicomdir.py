@@ -1,10 +1,7 @@
 """DICOMDIR: the index of an exchange medium (PS3.10 8.6, PS3.3 F), and the files that it refers to."""
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import dcmread
@@ -12,6 +9,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from xraygen.dataset.archives import UNSAFE, Refusal, clean_name
+from xraygen.films.dicom import quietly
 from xraygen.films.disk import pass_on_failure
 
 _LARGEST_BYTES = 2**28
@@ -61,7 +59,7 @@ def _file_identifiers(index: Path) -> list[str] | None:
     try:
         if index.stat().st_size > _LARGEST_BYTES:
             return None
-        with _quietly():
+        with quietly():
             content = dcmread(index, specific_tags=["DirectoryRecordSequence"])
             if content.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
                 return None
@@ -71,19 +69,6 @@ def _file_identifiers(index: Path) -> list[str] | None:
     except Exception as error:  # noqa: BLE001 - whatever pydicom raises, a damaged index is then a file like any other
         pass_on_failure(error)
         return None
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """pydicom warns of every rule that old media bend, and its words repeat what the file says."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _identifiers(records: object) -> Iterator[str]:

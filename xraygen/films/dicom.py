@@ -3,6 +3,7 @@
 The way of the pixels: decode -> stored integers -> turned upright -> display (modality, VOI, one inversion) -> [0, 1].
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -179,9 +180,21 @@ def _film(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> Stored
 @contextmanager
 def _lenient() -> Iterator[None]:
     """Read sloppy files without a word: pydicom neither validates nor warns inside."""
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
+    with quietly(), disable_value_validation():
         yield
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """pydicom warns and logs, and its words repeat the file's name and what it says."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _parse(path: Path) -> tuple[Dataset, UID]:
