@@ -100,7 +100,8 @@ def test_private_files_of_the_repository_stay_out(site: Path) -> None:
 
 def pages_with_navigation(site: Path) -> list[Path]:
     """All but what is copied as it is, and the page for a server's missing files."""
-    found = sorted(file for file in site.rglob("*.html") if "source" not in file.relative_to(site).parts)
+    copied = {"source", "examples"}
+    found = sorted(file for file in site.rglob("*.html") if not copied & {*file.relative_to(site).parts})
     return [file for file in found if file.name != "404.html"]
 
 
