@@ -85,7 +85,7 @@ def benchmark_speed(
     parts: Sequence[Part] = PARTS,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Run all cases of the parts: about ten minutes on two CPU cores, a minute or two with `quick`.
+    """Run all cases of the parts: 20 minutes on two slow CPU cores, a minute or two with `quick`.
 
     Args:
         device: Where networks are trained and films made; ingest and audit compute on the CPU.
