@@ -73,7 +73,10 @@ def test_a_page_says_how_many_suspects_it_shows(
     pairs_of: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, most: int, words: str
 ) -> None:
     monkeypatch.setattr(confidential, "MOST_PAIRS", most)
-    report = {"synthetic": {"name": "set", "note": ""}, "privacy": {"definition": "", "gate": {"suspects": 30}}}
+    report = {
+        "synthetic": {"name": "set", "note": ""},
+        "privacy": {"definition": "", "gate": {"suspects": 30}},
+    }
     page = page_templates().get_template("confidential.html.j2").render(report=report, pairs=pairs_of(30))
     assert words in " ".join(page.split())
 
