@@ -234,6 +234,9 @@ def test_ingest_and_audit_alone_are_timed_in_turns(monkeypatch: pytest.MonkeyPat
     for sides in (*measured["ingest"]["cases"].values(), *measured["audit"]["cases"].values()):
         assert sides["xraygen"]["ours_over_this"]["median"] == 1
         for row in sides.values():
+            if "missing" in row:  # a package of `xraygen[bench]`, or a decoder, that is not installed here
+                assert row["missing"].startswith("not compared: ")
+                continue
             ratio = row["ours_over_this_cpu"]
             assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
     table = speed_table(measured)
