@@ -12,12 +12,12 @@ the films above, below each the film that is nearest to it. Out of time or kille
 import argparse
 import csv
 import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from real_films import parse, parser, say, say_how, say_table
+from trained_films import train_and_generate
 
 from xraygen.config import load_config
 from xraygen.dataset.ingest import ingest
@@ -28,11 +28,7 @@ from xraygen.films.reader import read_film
 from xraygen.films.transforms import PrepareSettings
 from xraygen.films.writers import write_png
 from xraygen.ranges import Stored, stored_to_unit, unit_to_stored
-from xraygen.synthesis.generate import generate
-from xraygen.synthesis.sampling import SamplerSettings
-from xraygen.training.checkpoint import newest_checkpoint
 from xraygen.training.logging import read_log
-from xraygen.training.loop import train
 
 SIDE, BITS, EIGHT, AT_EACH_END = 256, 16, 8, 100
 NARROW = (
@@ -100,27 +96,17 @@ def show(out: Path, films: Stored, made: Stored) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Train, make, compare."""
-    begin = time.monotonic()
-    dataset, run = eight_films(arguments.films, arguments.out), arguments.out / "run"
+    dataset = eight_films(arguments.films, arguments.out)
     config = load_config(
         "cxr-256", [*NARROW, f"train.max_steps={arguments.steps}", f"train.seed={arguments.seed}"]
     )
-    summary = train(
-        config,
-        dataset,
-        run,
-        device=arguments.device,
-        should_stop=lambda: time.monotonic() - begin > 60 * arguments.minutes,
-    )
-    step = newest_checkpoint(run).step
+    run, synthetic, step, finished = train_and_generate(config, dataset, arguments)
     losses = [entry["loss"] for entry in read_log(run) if "loss" in entry][:step]
     first, last = (statistics.mean(part) for part in (losses[:AT_EACH_END], losses[-AT_EACH_END:]))
     say(
-        f"{len(dataset)} films of {SIDE} px, {step} steps{'' if summary.finished else ', not finished'}: the loss fell "
+        f"{len(dataset)} films of {SIDE} px, {step} steps{'' if finished else ', not finished'}: the loss fell "
         f"from {first:.4f} to {last:.4f} (means of the first and the last {AT_EACH_END} steps).\n"
     )
-    synthetic = arguments.out / f"synthetic-{step}"
-    generate(run, synthetic, range(arguments.count), SamplerSettings(), device=arguments.device)
     made = np.stack(
         [read_film(synthetic / "images" / f"{seed}.png").values for seed in range(arguments.count)]
     )

@@ -11,11 +11,11 @@ in `missed.png` above the training film that they lie nearest to: whether those 
 
 import argparse
 import csv
-import time
 from pathlib import Path
 
 import numpy as np
 from real_films import parse, parser, say, say_how, say_table, unpack_kermany
+from trained_films import train_and_generate
 
 from xraygen.audit.audit import audit
 from xraygen.audit.by_choice import Choices
@@ -31,10 +31,6 @@ from xraygen.films.writers import write_png
 from xraygen.metrics.aligned import nearest_aligned
 from xraygen.ranges import stored_to_unit, unit_to_stored
 from xraygen.seeds import numpy_generator
-from xraygen.synthesis.generate import generate
-from xraygen.synthesis.sampling import SamplerSettings
-from xraygen.training.checkpoint import newest_checkpoint
-from xraygen.training.loop import train
 
 SIDE = 64
 BITS = 16
@@ -106,18 +102,8 @@ def show_missed(out: Path, dataset: Dataset, synthetic: Path, caught: set[str]) 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Train, make, audit, count."""
-    begin = time.monotonic()
-    dataset, run = make_dataset(arguments), arguments.out / "run"
-    summary = train(
-        network(arguments),
-        dataset,
-        run,
-        device=arguments.device,
-        should_stop=lambda: time.monotonic() - begin > 60 * arguments.minutes,
-    )
-    step = newest_checkpoint(run).step
-    synthetic = arguments.out / f"synthetic-{step}"
-    generate(run, synthetic, range(arguments.count), SamplerSettings(), device=arguments.device)
+    dataset = make_dataset(arguments)
+    run, synthetic, step, finished = train_and_generate(network(arguments), dataset, arguments)
     settings = AuditSettings(
         seed=arguments.seed,
         device=arguments.device,
@@ -129,7 +115,7 @@ def measure(arguments: argparse.Namespace) -> None:
     suspects = {suspect["file_name"] for suspect in privacy["suspects"]}
     say(
         f"{len(dataset.indices('train'))} training films, {len(dataset.indices('test'))} test films, {SIDE} px; "
-        f"step {step}{'' if summary.finished else ', not finished'}.\n"
+        f"step {step}{'' if finished else ', not finished'}.\n"
     )
     say_table(
         ("films", "suspects", "beyond the copy threshold", "verdict", "membership AUC", "gap"),

@@ -1,17 +1,12 @@
 """What this installation can do: versions, device, decoders, feature extractors, extras, and what is missing."""
 
 import re
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -27,15 +22,15 @@ from pydicom.uid import (
 from xraygen.devices import choose_device, environment
 from xraygen.errors import FilmError
 from xraygen.films.decoders import decode
+from xraygen.films.encoders import pixel_data
 from xraygen.metrics.extractors.registry import extractor_names, lacking
 from xraygen.presets import preset_names, shipped_models
+from xraygen.ranges import Stored
 
 _SIDE = 16
 _LOSSY_TOLERANCE = 4
 """Levels by which JPEG at quality 95 may move a smooth ramp."""
 _EXTRA = re.compile(r"""^(?P<package>[\w.-]+)[^;]*;.*\bextra\s*==\s*["'](?P<extra>[\w-]+)["']""")
-
-Stored = NDArray[np.unsignedinteger[Any]]
 
 
 def installation(device: str = "auto") -> dict[str, Any]:
@@ -54,7 +49,7 @@ def installation(device: str = "auto") -> dict[str, Any]:
     return {
         "environment": environment(target),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "decoders": {name: _trial(syntax, encode, bits) for name, (syntax, encode, bits) in _TRIALS.items()},
+        "decoders": {name: _trial(*trial) for name, trial in _TRIALS.items()},
         "features": {name: _features(name) for name in extractor_names()},
         "extras": _extras(),
         "presets": preset_names(),
@@ -62,42 +57,20 @@ def installation(device: str = "auto") -> dict[str, Any]:
     }
 
 
-def _rle(stored: Stored) -> bytes:
-    encoded: bytes = RLELosslessEncoder.encode(
-        stored,
-        rows=_SIDE,
-        columns=_SIDE,
-        samples_per_pixel=1,
-        bits_allocated=16,
-        bits_stored=12,
-        photometric_interpretation="MONOCHROME2",
-        number_of_frames=1,
-        pixel_representation=0,
-    )
-    return encoded
-
-
-_TRIALS: dict[str, tuple[str, Callable[[Stored], Any], int]] = {
-    "uncompressed": (ExplicitVRLittleEndian, lambda x: x.tobytes(), 12),
-    "RLE": (RLELossless, _rle, 12),
-    "JPEG baseline": (JPEGBaseline8Bit, lambda x: imagecodecs.jpeg8_encode(x, level=95), 8),
-    "JPEG extended": (
-        JPEGExtended12Bit,
-        lambda x: imagecodecs.jpeg8_encode(x, level=95, bitspersample=12),
-        12,
-    ),
-    "JPEG lossless": (JPEGLosslessSV1, lambda x: imagecodecs.ljpeg_encode(x, bitspersample=12), 12),
-    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, 12),
-    "JPEG 2000": (
-        JPEG2000Lossless,
-        lambda x: imagecodecs.jpeg2k_encode(x, level=0, reversible=True, codecformat="j2k", bitspersample=12),
-        12,
-    ),
-    "HTJ2K": (HTJ2KLossless, lambda x: imagecodecs.htj2k_encode(x, reversible=True), 16),
+_TRIALS = {
+    "uncompressed": (ExplicitVRLittleEndian, 12),
+    "RLE": (RLELossless, 12),
+    "JPEG baseline": (JPEGBaseline8Bit, 8),
+    "JPEG extended": (JPEGExtended12Bit, 12),
+    "JPEG lossless": (JPEGLosslessSV1, 12),
+    "JPEG-LS": (JPEGLSLossless, 12),
+    "JPEG 2000": (JPEG2000Lossless, 12),
+    "HTJ2K": (HTJ2KLossless, 16),
 }
+"""Transfer syntax and bits per family."""
 
 
-def _trial(syntax: str, encode: Callable[[Stored], Any], bits: int) -> str | None:
+def _trial(syntax: str, bits: int) -> str | None:
     """Encode a small ramp, and decode it as a film is decoded."""
     kind: type[np.unsignedinteger[Any]] = np.uint8 if bits == 8 else np.uint16
     ramp: Stored = np.linspace(0, 2**bits - 1, _SIDE**2).astype(kind).reshape(_SIDE, _SIDE)
@@ -107,8 +80,7 @@ def _trial(syntax: str, encode: Callable[[Stored], Any], bits: int) -> str | Non
     film.PhotometricInterpretation = "MONOCHROME2"
     film.BitsAllocated, film.BitsStored, film.HighBit = 8 * ramp.itemsize, bits, bits - 1
     try:
-        encoded = bytes(encode(ramp))
-        film.PixelData = encapsulate([encoded]) if UID(syntax).is_encapsulated else encoded
+        film.PixelData = pixel_data(ramp, syntax)
         decoded = decode(film, UID(syntax))
     except FilmError as error:
         return error.detail

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import rotate, zoom
+from scipy.ndimage import gaussian_filter, rotate, zoom
 
 from xraygen.errors import ShapeError
-from xraygen.metrics.aligned import nearest_aligned
+from xraygen.metrics.aligned import LEAST_CONTRAST, SIDE_PX, SIGMA_PX, nearest_aligned, normalise
 
 Light = NDArray[np.float64]
 SIDE = 96
@@ -45,6 +46,17 @@ def test_a_changed_copy_is_nearer_than_any_other_film_and_finds_its_original(
     assert distance.max() < 0.6 * NULL
     if name in ("exact", "mirrored"):
         assert distance.max() < 1e-5  # float32
+
+
+def test_brightness_and_contrast_of_each_neighbourhood_are_those_of_scipy() -> None:
+    fine = np.random.default_rng(4).random((3, 2 * SIDE_PX, 2 * SIDE_PX))
+    x = fine.reshape(3, SIDE_PX, 2, SIDE_PX, 2).mean(axis=(2, 4))
+    mean, square = (
+        gaussian_filter(of, SIGMA_PX, mode="nearest", truncate=3, axes=(1, 2)) for of in (x, x * x)
+    )
+    expected = (x - mean) / np.sqrt(square - mean**2 + LEAST_CONTRAST**2)
+    found = normalise(torch.from_numpy(fine.astype(np.float32))).numpy()
+    assert found == pytest.approx(expected, abs=2e-5)  # float32, and a variance that is a difference
 
 
 def test_a_film_does_not_depend_on_the_others() -> None:

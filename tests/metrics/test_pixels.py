@@ -33,6 +33,15 @@ def test_white_noise_has_a_flat_spectrum() -> None:
     assert power[2:].max() / power[2:].min() < 1.5
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_greys_are_those_of_a_histogram_of_light(bits: int) -> None:
+    films = np.random.default_rng(bits).integers(0, 2**bits, (40, 9, 11))  # more than are looked at in one go
+    films[0].flat[:2] = 0, 2**bits - 1
+    found = film_statistics(films.astype(np.uint8) if bits == 8 else films.astype(np.uint16), bits).greys
+    expected = [np.histogram(film / (2**bits - 1), 256, (0, 1))[0] / film.size for film in films]
+    assert found == pytest.approx(np.array(expected), abs=1e-12)
+
+
 def test_power_agrees_with_a_loop_over_frequencies() -> None:
     film = stored(np.random.default_rng(1).random((12, 16)))
     unit = film / 65535

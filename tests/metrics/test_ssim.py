@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from xraygen.errors import ShapeError
-from xraygen.metrics.ssim import Diversity, diversity, ms_ssim, ms_ssim_scales, ssim
+from xraygen.metrics.ssim import Diversity, diversity, ms_ssim, ms_ssim_scales, ssim, ssim_and_ms_ssim
 
 Reference = Callable[[str], ModuleType]
 Quantity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -54,6 +54,15 @@ def test_ms_ssim_agrees_with_one_loop_per_position(
     a, b = pair(height, width)
     expected = reference("ssim").ms_ssim(a, b, scales)
     assert ms_ssim(stack(a), stack(b)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_both_at_once_are_what_each_is_alone() -> None:
+    first, second = pair(44, 46), pair(44, 46, seed=1)
+    a, b = (stack(*images) for images in zip(first, second, strict=True))
+    single, multi = ssim_and_ms_ssim(a, b)
+    assert torch.equal(single, ssim(a, b))  # the same operations in the same order
+    alone = [ms_ssim(stack(x), stack(y)).item() for x, y in (first, second)]
+    assert multi.tolist() == pytest.approx(alone, abs=1e-12)  # in one block and in two
 
 
 @pytest.mark.parametrize("quantity", [ssim, ms_ssim])

@@ -156,9 +156,8 @@ def _measured(
     features[display_name(first)] = fidelity
     for name in others:
         extractor = chosen_extractor(name, settings, report)
-        features[extractor.name] = _fidelity(
-            extractor, material, _of_real(extractor, material, report), settings, report
-        )
+        known = {"real": _of_real(extractor, material, report)}
+        features[extractor.name] = _fidelity(extractor, material, known, settings, report)
     spaces = (nearby, _aligned_copies(material, report))
     test = material.real.gather(material.rows)
     pixels = in_pixels(test, material.real.info.bits, material.sets, settings.seed, report=report)
@@ -208,9 +207,9 @@ def _in_first_features(
     """The measures, those of groups, the nearest training films, and how realistic each film is."""
     extractor, films = chosen_extractor(name, settings, report), material.synthetic
     real = _of_real(extractor, material, report)
-    fidelity = _fidelity(extractor, material, real, settings, report)
-    synthetic = extract(extractor, films.images, films.bits, report=report, task="all synthetic films")
+    synthetic = extract(extractor, films.images, films.bits, report=report, task="synthetic films")
     both = (real, synthetic)
+    fidelity = _fidelity(extractor, material, {"real": real, "this": synthetic}, settings, report)
     groups = by_group(
         extractor,
         material.real,
@@ -272,18 +271,25 @@ def _gather(real: Path, synthetic: Path, settings: AuditSettings, report: Report
 def _fidelity(
     extractor: FeatureExtractor,
     material: _Material,
-    real_features: NDArray[np.float32],
+    known: Mapping[str, NDArray[np.float32]],
     settings: AuditSettings,
     report: Report,
 ) -> dict[str, Any]:
-    """All measures in one feature space, as report.json holds them."""
+    """All measures in one feature space, as report.json holds them.
+
+    `known` are the features of all films of the DATASET, under `real`, and of the SYNTHETIC, under `this`, if it is
+    there: what was chosen from them is not extracted again.
+    """
     features: dict[str, NDArray[np.float32]] = {}
     for done, (name, chosen) in enumerate(material.sets.items()):
         report(Progress(f"sets to compare ({extractor.label})", done, len(material.sets)))
-        features[name] = extract(extractor, chosen.images, chosen.bits)
+        if name in known and chosen.rows is not None:
+            features[name] = known[name][chosen.rows]
+        else:
+            features[name] = extract(extractor, chosen.images, chosen.bits)
     report(Progress(f"sets to compare ({extractor.label})", len(material.sets), len(material.sets)))
     measured: dict[str, Any] = in_features(
-        real_features[material.rows],
+        known["real"][material.rows],
         features,
         material.sets,
         extractor.label,

@@ -40,6 +40,8 @@ class Comparison:
     """[N, H, W]."""
     bits: int
     """White is stored as 2^bits - 1."""
+    rows: NDArray[np.int64] | None = None
+    """Which films these are of what they were chosen from, [N]; None where they were made for this."""
 
 
 def equal_count(available: Mapping[str, int], wanted: int | None) -> int:
@@ -84,14 +86,15 @@ def reference_sets(
     """
     height, width = real.info.size
     bits = real.info.bits
-    disjoint = real.gather(train[choose(len(train), count, seed, "floor")])  # [N, H, W]
+    floor = train[choose(len(train), count, seed, "floor")]
+    disjoint = real.gather(floor)  # [N, H, W]
     fitted = min(len(train), max(2, _GAUSSIAN_PIXELS // (height * width)))
     pool = stored_to_unit(real.gather(train[choose(len(train), fitted, seed, "gaussian")]), bits)
     gaussian = gaussian_like(pool, count, torch_generator(seed, "audit-gaussian"))
     grain = noise(count, (height, width), torch_generator(seed, "audit-noise"))
     return {
         "real": Comparison(
-            "real films (floor)", f"{count} real training films of other patients.", disjoint, bits
+            "real films (floor)", f"{count} real training films of other patients.", disjoint, bits, floor
         ),
         "blurred": blurred_set(disjoint, bits),
         "gaussian": Comparison(
@@ -152,4 +155,4 @@ def phantom_set(count: int, size: tuple[int, int], seed: int, *, report: Report 
 def chosen_from(films: ImageSet, count: int, seed: int, label: str, description: str) -> Comparison:
     """N films of a set."""
     rows = choose(len(films), count, seed, films.name)
-    return Comparison(label, description, films.images[rows], films.bits)
+    return Comparison(label, description, films.images[rows], films.bits, rows)

@@ -3,11 +3,8 @@
 import copy
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
@@ -17,6 +14,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from xraygen.films.encoders import pixel_data
 from xraygen.films.phantom import phantom_film
 from xraygen.films.transforms import resize
 from xraygen.films.writers import hashed_uid, save_dicom
@@ -42,10 +40,11 @@ def write_films(folder: Path, count: int, side: int) -> dict[str, list[Path]]:
     written: dict[str, list[Path]] = {name: [] for name in SYNTAXES}
     for patient in range(count):
         dataset = film(patient, side)
+        stored = np.frombuffer(dataset.PixelData, "<u2").reshape(dataset.Rows, dataset.Columns)
         for name, syntax in SYNTAXES.items():
             path = folder / f"{name.replace(' ', '-')}-{patient}.dcm"
             copied = copy.deepcopy(dataset)
-            copied.PixelData = _encoded(dataset, syntax)
+            copied.PixelData = pixel_data(stored, syntax)
             save_dicom(path, copied, syntax)
             written[name].append(path)
     return written
@@ -70,31 +69,3 @@ def film(patient: int, side: int) -> Dataset:
     dataset.WindowCenter, dataset.WindowWidth = (low + high) / 2, high - low
     dataset.PixelData = stored.tobytes()
     return dataset
-
-
-def _encoded(dataset: Dataset, syntax: str) -> bytes:
-    """Pixel Data in a transfer syntax."""
-    stored = np.frombuffer(dataset.PixelData, "<u2").reshape(dataset.Rows, dataset.Columns)
-    if syntax == RLELossless:
-        frame = RLELosslessEncoder.encode(
-            stored,
-            rows=dataset.Rows,
-            columns=dataset.Columns,
-            samples_per_pixel=1,
-            bits_allocated=16,
-            bits_stored=12,
-            photometric_interpretation="MONOCHROME2",
-            number_of_frames=1,
-            pixel_representation=0,
-        )
-    elif syntax == JPEGLSLossless:
-        frame = imagecodecs.jpegls_encode(stored)
-    elif syntax == JPEGLosslessSV1:
-        frame = imagecodecs.ljpeg_encode(stored, bitspersample=12)
-    elif syntax == JPEG2000Lossless:
-        frame = imagecodecs.jpeg2k_encode(
-            stored, level=0, reversible=True, codecformat="j2k", bitspersample=12
-        )
-    else:
-        return bytes(dataset.PixelData)
-    return bytes(encapsulate([bytes(frame)]))

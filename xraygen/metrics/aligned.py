@@ -137,12 +137,26 @@ def _registered(query: Tensor, reference: Tensor) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Gaussian of SIGMA_PX over (N, 1, S, S), edges replicated."""
+    return _BLUR @ x @ _BLUR.T
+
+
+def _gaussian_matrix(side: int) -> Tensor:
+    """The Gaussian of SIGMA_PX along one axis of `side` pixels as a matrix, `(side, side)`; its rows sum to 1.
+
+    What lies beyond an edge is the edge's pixel, whose weight grows by it. Two products of so small matrices take a
+    fraction of a convolution's time.
+    """
     reach = round(3 * SIGMA_PX)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernel = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
-    kernel = kernel / kernel.sum()
-    x = functional.pad(x, (reach, reach, reach, reach), mode="replicate")
-    return functional.conv2d(functional.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
+    rows = torch.arange(side)[:, None]
+    columns = (rows + offsets).clamp(0, side - 1)  # (side, 2 reach + 1)
+    return torch.zeros(side, side).index_put_(
+        (rows.expand_as(columns), columns), (weights / weights.sum()).expand(columns.shape), accumulate=True
+    )
+
+
+_BLUR = _gaussian_matrix(SIDE_PX)
 
 
 def _windows(films: Tensor) -> Tensor:

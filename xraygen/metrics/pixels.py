@@ -7,6 +7,7 @@ that the distance of any choice of films costs nothing.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xraygen.errors import ShapeError
@@ -16,6 +17,7 @@ BINS = 256
 
 Float = NDArray[np.float64]
 
+_FILMS_AT_ONCE = 32
 _LEAST_POWER = 1e-15
 """A flat film has no power at all, and a logarithm needs some."""
 
@@ -48,17 +50,21 @@ def film_statistics(images: Stored, bits: int) -> FilmStatistics:
     if images.ndim != 3 or not len(images):
         raise ShapeError(f"Statistics of films need (N, H, W) with N >= 1; given: {images.shape}.")
     height, width = images.shape[1:]
-    window = np.hanning(height)[:, None] * np.hanning(width)
+    window = torch.from_numpy(np.hanning(height)[:, None] * np.hanning(width))
     ring, frequency = _rings(height, width)
-    members = np.bincount(ring[ring >= 0], minlength=len(frequency))
+    members, first = _members(ring)
+    levels = stored_to_unit(np.arange(2**bits, dtype=np.uint16), bits)
+    bin_of = np.minimum(levels * BINS, BINS - 1).astype(np.int64)  # (2^bits,)
     greys = np.empty((len(images), BINS))
     power = np.empty((len(images), len(frequency)))
-    for row, image in enumerate(images):
-        unit = stored_to_unit(image, bits).astype(np.float64)
-        greys[row] = np.histogram(unit, BINS, (0, 1))[0] / unit.size
-        squares = np.abs(np.fft.rfft2((unit - unit.mean()) * window)) ** 2 / unit.size
-        sums = np.bincount(ring[ring >= 0], weights=squares[ring >= 0], minlength=len(frequency))
-        power[row] = sums / members
+    for start in range(0, len(images), _FILMS_AT_ONCE):
+        films = images[start : start + _FILMS_AT_ONCE]
+        unit = torch.from_numpy(stored_to_unit(films, bits)).double()  # (n, H, W)
+        transformed = torch.fft.rfft2((unit - unit.mean(dim=(1, 2), keepdim=True)) * window)
+        squares = (transformed.abs().square() / unit[0].numel()).flatten(1).numpy()[:, members]
+        rows = slice(start, start + len(films))
+        power[rows] = np.add.reduceat(squares, first, axis=1) / np.diff(first, append=len(members))
+        greys[rows] = [np.bincount(bin_of[film].ravel(), minlength=BINS) / film.size for film in films]
     return FilmStatistics(greys, power, frequency)
 
 
@@ -116,3 +122,10 @@ def _rings(height: int, width: int) -> tuple[NDArray[np.int64], Float]:
     renumbered = np.full(ring.shape, -1, dtype=np.int64)
     renumbered[inside] = numbers
     return renumbered, ((edges[:-1] + edges[1:]) / 2)[kept]
+
+
+def _members(ring: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frequencies in the order of their rings, by their place in an rfft2, and the first of each ring among them."""
+    order = np.argsort(ring, axis=None, kind="stable")
+    order = order[np.count_nonzero(ring < 0) :]
+    return order, np.flatnonzero(np.diff(ring.ravel()[order], prepend=-1))
