@@ -90,6 +90,6 @@ def test_a_second_audit_against_the_same_real_films_extracts_none_of_them(
         log = mine.with_suffix(".log")
         batches.append(sum(int(line) == 32 for line in log.read_text().split()))
         log.unlink()
-    # The first: 64 real films in two batches, the set in one, and the floor, blurred, Gaussian and noise at N = 16. The
-    # second: the set alone, since the sets of reference are the same films too.
+    # The first: 64 real films in two batches, the set in one, and four sets of reference at N = 16; the fifth, the
+    # floor, is among the real films. The second: the set alone, since those of reference are the same.
     assert batches == [2 + 1 + 4, 1]

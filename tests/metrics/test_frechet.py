@@ -8,7 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from xraygen.errors import ShapeError
-from xraygen.metrics.frechet import frechet_distance, frechet_distance_of_features
+from xraygen.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_of_features,
+    frechet_distance_of_rows,
+)
 
 Reference = Callable[[str], ModuleType]
 
@@ -133,3 +137,23 @@ def test_features_that_have_no_distance_are_refused(
 def test_moments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match="means"):
         frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), np.eye(2))
+
+
+@pytest.mark.parametrize("dims", [12, 40, 100], ids=["more-rows-than-features", "some", "fewer"])
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_of_rows_is_that_of_the_rows(dims: int, shift: float) -> None:
+    a, b = samples(60, dims, shift=shift), samples(50, dims, seed=1, scale=2, shift=shift)
+    distance = frechet_distance_of_rows(a, b)
+    rng = np.random.default_rng(2)
+    for rows_a, rows_b in ((60, 50), (45, 30), (20, 41), (2, 3)):
+        first, second = rng.permutation(60)[:rows_a], rng.permutation(50)[:rows_b]
+        expected = frechet_distance_of_features(a[first], b[second])
+        # other orders of summation; what the shift adds is lost in the features themselves, 1e3 · 2^-53 of each
+        assert distance(first, second) == pytest.approx(expected, rel=1e-10)
+
+
+def test_of_rows_refuses_what_the_distance_refuses() -> None:
+    with pytest.raises(ShapeError, match=r"\(N, F\) and \(M, F\)"):
+        frechet_distance_of_rows(samples(9, 4), samples(9, 5))
+    with pytest.raises(ShapeError, match="finite"):
+        frechet_distance_of_rows(samples(9, 40), np.full((9, 40), np.nan))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from xraygen.errors import ShapeError
 from xraygen.metrics import manifold as module
-from xraygen.metrics.manifold import manifold
+from xraygen.metrics.manifold import manifold, manifold_of_rows
 
 Reference = Callable[[str], ModuleType]
 Features = NDArray[np.float64]
@@ -86,3 +86,14 @@ def test_one_repeated_film_is_precise_and_covers_nothing() -> None:
 def test_what_has_no_manifold_is_refused(a: Features, b: Features) -> None:
     with pytest.raises(ShapeError, match="manifold"):
         manifold(a, b)
+
+
+@pytest.mark.parametrize("most_paired", [10, 4096], ids=["anew", "from-one-matrix"])
+def test_of_rows_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch, most_paired: int) -> None:
+    monkeypatch.setattr(module, "_MOST_PAIRED", most_paired)
+    real, synthetic = samples(40, 5, 0), samples(30, 5, 1, shift=0.8)
+    of_rows = manifold_of_rows(real, synthetic)
+    rng = np.random.default_rng(2)
+    for _ in range(3):  # the matrix is not spoilt by a choice
+        first, second = rng.permutation(40)[:25], rng.permutation(30)[:20]
+        assert of_rows(first, second) == manifold(real[first], synthetic[second])  # shares of few samples

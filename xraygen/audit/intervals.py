@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.metrics.frechet import frechet_distance_of_features
+from xraygen.metrics.frechet import Rows, frechet_distance_of_features, frechet_distance_of_rows
 from xraygen.progress import Progress, Report, silent
 from xraygen.seeds import numpy_generator
 
@@ -18,7 +18,6 @@ STUDENT_T = 2.131
 """97.5 % quantile with SUBSAMPLES - 1 degrees of freedom."""
 
 Features = NDArray[np.floating[Any]]
-Rows = NDArray[np.int64]
 Statistic = Callable[[Rows, Rows], tuple[float, ...]]
 """Numbers about some rows of the real set and some of the other."""
 
@@ -134,9 +133,10 @@ def frechet_intervals(
 
 def frechet_interval(test: Features, features: Features, subsamples: Subsamples) -> Interval:
     """Of one set."""
+    distance = frechet_distance_of_rows(test, features)
 
     def again(first: Rows, second: Rows) -> tuple[float]:
-        return (frechet_distance_of_features(test[first], features[second]),)
+        return (distance(first, second),)
 
     value = frechet_distance_of_features(test, features)
     return around(value, float(standard_errors(again, subsamples)[0]))

@@ -10,7 +10,6 @@ from xraygen.audit.intervals import (
     STUDENT_T,
     Features,
     Interval,
-    Rows,
     Subsamples,
     around,
     draw_subsamples,
@@ -18,9 +17,10 @@ from xraygen.audit.intervals import (
     share_interval,
     standard_errors,
 )
+from xraygen.metrics.frechet import Rows
 from xraygen.metrics.infinite import Extrapolation, frechet_at_infinity
 from xraygen.metrics.kernel import clip_discrepancy, kernel_distance
-from xraygen.metrics.manifold import balls, compare, prepare
+from xraygen.metrics.manifold import manifold, manifold_of_rows
 from xraygen.metrics.pixels import FilmStatistics, film_statistics, intensity_distance, spectrum_distance
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
@@ -192,19 +192,18 @@ def infinite_interval(
 
 def manifold_intervals(test: Features, values: Features, subsamples: Subsamples) -> dict[str, Interval]:
     """Precision, recall, density and coverage."""
-    x, y = prepare(test), prepare(values)
+    of_rows = manifold_of_rows(test, values)
 
     def again(first: Rows, second: Rows) -> tuple[float, ...]:
-        some_x, some_y = x[first], y[second]
-        found = compare(some_x, balls(some_x), some_y, balls(some_y))
+        found = of_rows(first, second)
         return tuple(getattr(found, name) for name in MANIFOLD)
 
-    value = compare(x, balls(x), y, balls(y))
+    value = manifold(test, values)
     errors = dict(zip(MANIFOLD, standard_errors(again, subsamples).tolist(), strict=True))
     return {
         name: around(value.density, errors[name])
         if name == "density"
-        else share_interval(getattr(value, name), errors[name], len(x))
+        else share_interval(getattr(value, name), errors[name], len(test))
         for name in MANIFOLD
     }
 

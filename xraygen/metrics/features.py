@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from xraygen.atomic import atomic_file
+from xraygen.memory import freed_memory_kept
 from xraygen.metrics.extractors.extractor import ExtractorOptions, FeatureExtractor
 from xraygen.metrics.extractors.registry import extractor_names, load_extractor
 from xraygen.metrics.extractors.weights import cache_folder
@@ -77,11 +78,11 @@ def extract(
         shard: Stored = images[start : start + _SHARD_IMAGES]
         file = folder / f"{_content_sha256(shard)}.npz"
         known = _read_shard(file, (len(shard), extractor.dims))
-        features[start : start + len(shard)] = (
-            _extract_shard(extractor, shard, bits) if known is None else known
-        )
         if known is None:
-            _write_shard(file, features[start : start + len(shard)])
+            with freed_memory_kept():
+                known = _extract_shard(extractor, shard, bits)
+            _write_shard(file, known)
+        features[start : start + len(shard)] = known
     report(Progress(f"{task} ({extractor.label})", len(images), len(images)))
     return features
 

@@ -5,7 +5,7 @@ at a time, so that a set that does not fit into memory may be a memory map.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from torch import Tensor
 from xraygen.errors import ShapeError
 
 Array = NDArray[np.floating[Any]] | Tensor
+Rows = NDArray[np.int64]
 
 _ROWS_AT_ONCE = 4096
+_MOST_ROWS_PER_FEATURE = 2
+"""Of more, products of all pairs would take more memory than they save time."""
 
 
 def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> float:
@@ -84,17 +87,73 @@ def frechet_distance_of_features(a: Array, b: Array) -> float:
     Source:
         Heusel et al. 2017, eq. 6; unbiased covariances (N − 1), as in its authors' code.
     """
+    _check_features(a, b)
+    if min(len(a), len(b)) >= a.shape[1]:
+        return frechet_distance(*_moments(a), *_moments(b))
+    (mean1, x), (mean2, y) = _mean_and_short(a), _mean_and_short(b)
+    overlap = torch.linalg.svdvals(x @ y.T).sum()
+    return _combine((mean1 - mean2).square().sum(), x.square().sum() + y.square().sum(), overlap)
+
+
+def frechet_distance_of_rows(a: Array, b: Array) -> Callable[[Rows, Rows], float]:
+    """`frechet_distance_of_features` of some rows of either set, for many choices of rows.
+
+    With fewer rows than features, X Yᵀ of all rows is made once, and the rows of a choice are read from it: less their
+    means, since those of a choice are not those of all.
+
+    (X_r − 1 μ_rᵀ)(Y_s − 1 μ_sᵀ)ᵀ = C (X Yᵀ)_rs C,  C = 1 − 11ᵀ / n
+
+    Args:
+        a: One set, `(N, F)`.
+        b: The other, `(M, F)`.
+
+    Returns:
+        Takes rows of `a`, int64 `(n,)`, and of `b`, `(m,)`, without repeats, n and m >= 2; gives the squared distance.
+
+    Raises:
+        ShapeError: As for `frechet_distance_of_features`; also by what is returned.
+    """
+    _check_features(a, b)
+    dims = a.shape[1]
+
+    def anew(first: Rows, second: Rows) -> float:
+        return frechet_distance_of_features(a[first], b[second])
+
+    if max(len(a), len(b)) > _MOST_ROWS_PER_FEATURE * dims:
+        return anew
+    (centre_a, x), (centre_b, y) = ((_mean(of), _float64(of) - _mean(of)) for of in (a, b))  # (N, F), (M, F)
+    products = x @ y.T  # (N, M)
+
+    def from_products(first: Rows, second: Rows) -> float:
+        if min(len(first), len(second)) >= dims:
+            return anew(first, second)
+        (mean1, trace1), (mean2, trace2) = _mean_and_trace(x, first), _mean_and_trace(y, second)
+        chosen = products[torch.from_numpy(first)][:, torch.from_numpy(second)]  # (n, m)
+        chosen -= chosen.mean(dim=0)
+        chosen -= chosen.mean(dim=1, keepdim=True)
+        overlap = torch.linalg.svdvals(chosen).sum() / math.sqrt((len(first) - 1) * (len(second) - 1))
+        return _combine((centre_a + mean1 - centre_b - mean2).square().sum(), trace1 + trace2, overlap)
+
+    return from_products
+
+
+def _check_features(a: Array, b: Array) -> None:
+    """Two sets in one space, each with a covariance."""
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
         raise ShapeError(
             f"Two sets of features must be (N, F) and (M, F); given: {tuple(a.shape)} and {tuple(b.shape)}."
         )
     if min(len(a), len(b)) < 2:
         raise ShapeError(f"A covariance needs at least two samples; given: {len(a)} and {len(b)}.")
-    if min(len(a), len(b)) >= a.shape[1]:
-        return frechet_distance(*_moments(a), *_moments(b))
-    (mean1, x), (mean2, y) = _mean_and_short(a), _mean_and_short(b)
-    overlap = torch.linalg.svdvals(x @ y.T).sum()
-    return _combine((mean1 - mean2).square().sum(), x.square().sum() + y.square().sum(), overlap)
+
+
+def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Mean `(F,)` and trace of the covariance of some rows of `(N, F)`, whose numbers are small."""
+    chosen = torch.zeros(len(x), dtype=torch.float64)
+    chosen[torch.from_numpy(rows)] = 1.0
+    mean = chosen @ x / len(rows)
+    squares = chosen @ x.square().sum(dim=1) - len(rows) * mean.square().sum()
+    return mean, squares / (len(rows) - 1)
 
 
 def _moments(features: Array) -> tuple[Tensor, Tensor]:

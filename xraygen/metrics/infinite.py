@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xraygen.errors import ShapeError
-from xraygen.metrics.frechet import Array, frechet_distance_of_features
+from xraygen.metrics.frechet import Array, Rows, frechet_distance_of_rows
 
 POINTS = 8
 """Smaller numbers of samples at which the distance is taken, evenly spaced in 1/N from 1.25 / N to 4 / N."""
@@ -73,11 +73,10 @@ def frechet_at_infinity(a: Array, b: Array, generator: np.random.Generator) -> E
     count = min(len(a), len(b))
     if count < SMALLEST_COUNT:
         return Extrapolation(None, 0.0, 0.0, 0.0, f"N = {count} is below {SMALLEST_COUNT}")
-    at_count = frechet_distance_of_features(*(_some(features, count, generator) for features in (a, b)))
+    distance = frechet_distance_of_rows(a, b)
+    at_count = distance(_some(a, count, generator), _some(b, count, generator))
     sizes = [round(count / share) for share in np.linspace(1.25, 4, POINTS) for _ in range(REPEATS)]
-    distances = [
-        frechet_distance_of_features(_some(a, size, generator), _some(b, size, generator)) for size in sizes
-    ]
+    distances = [distance(_some(a, size, generator), _some(b, size, generator)) for size in sizes]
     return fit(count, at_count, sizes, distances)
 
 
@@ -114,9 +113,9 @@ def fit(count: int, at_count: float, sizes: Sequence[int], distances: Sequence[f
     return Extrapolation(None if refused else max(0.0, end), error, count * slope, gap, refused)
 
 
-def _some(features: Array, count: int, generator: np.random.Generator) -> Array:
+def _some(features: Array, count: int, generator: np.random.Generator) -> Rows:
     """`count` random rows."""
-    return features[generator.permutation(len(features))[:count]]
+    return generator.permutation(len(features))[:count]
 
 
 def _least_squares(

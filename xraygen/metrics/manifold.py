@@ -3,7 +3,7 @@
 N real and M synthetic samples, F features. Exact: every pair of samples is compared, in float64, block by block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xraygen.errors import ShapeError
-from xraygen.metrics.frechet import Array
+from xraygen.metrics.frechet import Array, Rows
 
 PRECISION_K = 3
 """Neighbours that set the balls of precision and recall, as in Kynkäänniemi et al. 2019."""
@@ -22,6 +22,11 @@ SMALLEST_COUNT = COVERAGE_K + 1
 """A fifth neighbour needs five others."""
 
 _ROWS_AT_ONCE = 1024
+_MOST_PAIRED = 4096
+"""Samples of a set, of which the distances of all pairs take 134 MB."""
+
+Block = tuple[int, Tensor]
+"""The number of the first row, and squared distances of rows to all of the other set, `(n, M)`."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +75,55 @@ def manifold(real: Array, synthetic: Array) -> Manifold:
         Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric", eq. 1 and 2; Naeem et al. 2020, "Reliable
         Fidelity and Diversity Metrics for Generative Models", eq. 3 and 4.
     """
-    x, y = prepare(real), prepare(synthetic)
-    return compare(x, balls(x), y, balls(y))
+    x, y = _prepared(real, synthetic)
+    return _compare(_blocks(x, y), _balls(_blocks(x, x)), _balls(_blocks(y, y)))
 
 
-def prepare(features: Array) -> Tensor:
-    """As a float64 tensor that has neighbours.
+def manifold_of_rows(real: Array, synthetic: Array) -> Callable[[Rows, Rows], Manifold]:
+    """`manifold` of some rows of either set, for many choices of rows: distances of all pairs are made once.
+
+    Args:
+        real: x, `(N, F)`.
+        synthetic: y, `(M, F)`.
+
+    Returns:
+        Takes rows of x, int64 `(n,)`, and of y, `(m,)`, without repeats, n and m at least 6.
 
     Raises:
-        ShapeError: If it is not `(N, F)` with N at least 6, or not finite.
+        ShapeError: As for `manifold`.
     """
-    tensor = torch.as_tensor(features).detach().to(torch.float64)
-    if tensor.ndim != 2 or len(tensor) < SMALLEST_COUNT:
+    x, y = _prepared(real, synthetic)
+    if max(len(x), len(y)) > _MOST_PAIRED:
+        return lambda first, second: manifold(x[first], y[second])
+    within_x, within_y, across = (
+        torch.cat([squares for _, squares in _blocks(a, b)]) for a, b in ((x, x), (y, y), (x, y))
+    )
+
+    def of_rows(first: Rows, second: Rows) -> Manifold:
+        r, s = torch.from_numpy(first), torch.from_numpy(second)
+        of_x, of_y = _balls([(0, within_x[r][:, r])]), _balls([(0, within_y[s][:, s])])
+        return _compare([(0, across[r][:, s])], of_x, of_y)
+
+    return of_rows
+
+
+def _prepared(real: Array, synthetic: Array) -> tuple[Tensor, Tensor]:
+    """As float64 tensors in one space, that have neighbours."""
+    x, y = (torch.as_tensor(features).detach().to(torch.float64) for features in (real, synthetic))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < SMALLEST_COUNT:
         raise ShapeError(
-            f"A manifold needs features (N, F) of at least {SMALLEST_COUNT} samples; given: "
-            f"{tuple(tensor.shape)}."
+            f"A manifold needs features (N, F) and (M, F) of at least {SMALLEST_COUNT} samples; given: "
+            f"{tuple(x.shape)} and {tuple(y.shape)}."
         )
-    if not bool(torch.isfinite(tensor).all()):
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
         raise ShapeError("A manifold needs finite features, and there is NaN or infinity among them.")
-    return tensor
+    return x, y
 
 
-def balls(x: Tensor) -> Balls:
-    """How far each sample's ball reaches, from `prepare`d features `(N, F)`."""
+def _balls(blocks: Iterable[Block]) -> Balls:
+    """From the distances of a set to itself, which it overwrites."""
     three, five = [], []
-    for start, squares in _blocks(x, x):
+    for start, squares in blocks:
         rows = torch.arange(len(squares))
         squares[rows, start + rows] = torch.inf  # a sample is no neighbour of itself
         smallest = squares.topk(COVERAGE_K, dim=1, largest=False).values  # (n, 5), ascending
@@ -103,16 +132,12 @@ def balls(x: Tensor) -> Balls:
     return Balls(torch.cat(three), torch.cat(five))
 
 
-def compare(x: Tensor, of_x: Balls, y: Tensor, of_y: Balls) -> Manifold:
-    """`manifold` where the balls of both sets are known."""
-    if x.shape[1] != y.shape[1]:
-        raise ShapeError(
-            f"Two manifolds need features (N, F) and (M, F); given: {tuple(x.shape)} and {tuple(y.shape)}."
-        )
-    within = torch.zeros(len(y), dtype=torch.bool)
-    density = torch.zeros(len(y), dtype=torch.int64)
+def _compare(blocks: Iterable[Block], of_x: Balls, of_y: Balls) -> Manifold:
+    """From the distances of x to y."""
+    within = torch.zeros(len(of_y.precision), dtype=torch.bool)
+    density = torch.zeros(len(of_y.precision), dtype=torch.int64)
     recalled, covered = [], []
-    for start, squares in _blocks(x, y):  # (n, M)
+    for start, squares in blocks:  # (n, M)
         rows = slice(start, start + len(squares))
         within |= (squares <= of_x.precision[rows, None]).any(dim=0)
         inside = squares <= of_x.coverage[rows, None]
@@ -146,14 +171,10 @@ def realism(real: Array, synthetic: Array) -> NDArray[np.float64]:
     Source:
         Kynkäänniemi et al. 2019, eq. 3 and the text below it.
     """
-    x, y = prepare(real), prepare(synthetic)
-    squares = balls(x).precision
+    x, y = _prepared(real, synthetic)
+    squares = _balls(_blocks(x, x)).precision
     kept = squares <= squares.median()
     x, squares = x[kept], squares[kept]
-    if x.shape[1] != y.shape[1]:
-        raise ShapeError(
-            f"Realism needs features (N, F) and (M, F); given: {tuple(x.shape)} and {tuple(y.shape)}."
-        )
     best = torch.zeros(len(y), dtype=torch.float64)
     for start, found in _blocks(x, y):  # (n, M)
         ratio = squares[start : start + len(found), None] / found  # 0 / 0 where a ball has no radius
@@ -161,7 +182,7 @@ def realism(real: Array, synthetic: Array) -> NDArray[np.float64]:
     return np.asarray(best.sqrt().numpy(), dtype=np.float64)
 
 
-def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _blocks(x: Tensor, y: Tensor) -> Iterator[Block]:
     """Squared distances of some rows of x to all of y, `(n, M)`, with the number of the first row."""
     centre = y.mean(dim=0)  # small numbers lose fewer digits in the product
     others = y - centre

@@ -234,11 +234,13 @@ def _of_block(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _components(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Luminance and contrast-structure maps, each (B, h, w)."""
-    moments = _blur(torch.stack((a, b, a * a, b * b, a * b)))  # (5, B, h, w)
-    mean_a, mean_b, square_a, square_b, product = moments.unbind()
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    variances = square_a - mean_a**2 + square_b - mean_b**2
-    contrast_structure = (2 * (product - mean_a * mean_b) + C2) / (variances + C2)
+    moments = _blur(
+        torch.stack((a, b, a * a + b * b, a * b))
+    )  # (4, B, h, w): of variances only the sum is asked for
+    mean_a, mean_b, squares, product = moments.unbind()
+    mean_squares, mean_product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+    luminance = (2 * mean_product + C1) / (mean_squares + C1)
+    contrast_structure = (2 * (product - mean_product) + C2) / (squares - mean_squares + C2)
     return luminance, contrast_structure
 
 

@@ -34,6 +34,7 @@ def efficientnet_lite0(device: torch.device, options: ExtractorOptions) -> Featu
     model.load_state_dict(load_pinned_weights(weights, EFFICIENTNET_SHA256), strict=True)
     model.eval()
     _fold_norms(model)
+    _fold_padding(model)
     model.to(device, memory_format=torch.channels_last)
 
     def network(images: Tensor) -> Tensor:
@@ -96,3 +97,17 @@ def _fold_norms(model: nn.Module) -> None:
             if isinstance(getattr(module, conv, None), nn.Conv2d):
                 setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                 setattr(module, norm, nn.Identity())
+
+
+def _fold_padding(model: nn.Module) -> None:
+    """Let convolutions pad for themselves where all edges get the same: the same function, without a copy of its input.
+
+    Those of stride 2 see other edges on either side, as TensorFlow has it, and keep the padding that they came with.
+    """
+    for conv in model.modules():
+        padding = getattr(conv, "static_padding", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(padding, nn.ZeroPad2d):
+            left, right, top, bottom = padding.padding
+            if left == right and top == bottom:
+                conv.padding = (top, left)
+                conv.static_padding = nn.Identity()
