@@ -25,7 +25,9 @@ def stored_to_unit(stored: Stored, bits: int) -> NDArray[np.float32]:
 
 def unit_to_stored(unit: NDArray[np.floating], bits: int) -> Stored:
     """Float [0, 1] to the nearest stored level; what lies outside is clipped. uint8 up to 8 bits, else uint16."""
-    levels = unit.astype(np.float64)  # one copy, eight bytes a pixel: of a thousand films that is half a gigabyte
+    levels = unit.astype(
+        np.float64
+    )  # one copy, eight bytes a pixel: of a thousand films that is half a gigabyte
     np.clip(levels, 0.0, 1.0, out=levels)
     levels *= largest_level(bits)
     np.rint(levels, out=levels)
