@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import sqrtm
 
 from xraygen.errors import ShapeError
 from xraygen.metrics.frechet import (
@@ -46,9 +47,11 @@ def test_turning_both_gaussians_alike_changes_nothing() -> None:
     [(12, 12, 6), (9, 30, 6), (5, 5, 8), (4, 12, 8), (12, 4, 8)],
     ids=["full-rank", "full-rank-unequal", "singular", "singular-against-full", "full-against-singular"],
 )
+@pytest.mark.parametrize("columns", [2, 256])
 def test_it_agrees_with_arithmetic_of_60_digits(
-    reference: Reference, count1: int, count2: int, dims: int
+    reference: Reference, monkeypatch: pytest.MonkeyPatch, count1: int, count2: int, dims: int, columns: int
 ) -> None:
+    monkeypatch.setattr("xraygen.metrics.frechet._COLUMNS_AT_ONCE", columns)
     a, b = samples(count1, dims), samples(count2, dims, seed=1, scale=1.3, shift=0.2)
     expected = reference("frechet").frechet_distance_of_features(a, b)
     assert frechet_distance_of_features(a, b) == pytest.approx(expected, rel=1e-9)
@@ -95,15 +98,32 @@ def test_a_set_is_at_distance_0_from_itself_and_never_below(dims: int) -> None:
     [(40, 33, 6), (10, 50, 24), (50, 10, 24)],
     ids=["covariance-form", "sample-form", "sample-form-turned"],
 )
+@pytest.mark.parametrize("kept", [0, 1000])
 def test_reading_a_few_rows_at_a_time_from_disk_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count1: int, count2: int, dims: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count1: int, count2: int, dims: int, kept: int
 ) -> None:
     a, b = samples(count1, dims, shift=3.0), samples(count2, dims, seed=1, scale=1.3)
     expected = frechet_distance_of_features(a, b)
     np.save(tmp_path / "a.npy", a)
     monkeypatch.setattr("xraygen.metrics.frechet._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("xraygen.metrics.frechet._MOST_ROWS_KEPT", kept)
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     assert frechet_distance_of_features(mapped, b) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dead", ["constant", "repeated"])
+def test_more_columns_than_go_at_once_and_one_that_tells_nothing_agree_with_sqrtm(dead: str) -> None:
+    a, b = samples(700, 300), samples(650, 300, seed=1, scale=1.3, shift=0.2)
+    if dead == "constant":  # its covariance has no Cholesky factor
+        a[:, 17] = b[:, 17] = 0.3
+    else:  # by rounding alone it has one
+        a[:, 17], b[:, 17] = a[:, 200], b[:, 200]
+    root = sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + a.var(0, ddof=1).sum() + b.var(0, ddof=1).sum()
+    expected -= 2 * np.trace(root)
+    assert frechet_distance_of_features(a, b) == pytest.approx(
+        expected, rel=1e-6
+    )  # √ε of sqrtm where it is singular
 
 
 def test_a_shift_alone_costs_its_square() -> None:

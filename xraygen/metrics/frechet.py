@@ -5,7 +5,7 @@ at a time, so that a set that does not fit into memory may be a memory map.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ Array = NDArray[np.floating[Any]] | Tensor
 Rows = NDArray[np.int64]
 
 _ROWS_AT_ONCE = 4096
+_MOST_ROWS_KEPT = 4 * _ROWS_AT_ONCE
+_COLUMNS_AT_ONCE = 256
 _MOST_ROWS_PER_FEATURE = 2
 """Of more, products of all pairs would take more memory than they save time."""
 
@@ -57,10 +59,7 @@ def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> fl
             f"Two Gaussians need means (F,) and covariances (F, F); given: {tuple(first.shape)}, "
             f"{tuple(sigma1.shape)}, {tuple(second.shape)}, {tuple(sigma2.shape)}."
         )
-    values, vectors = torch.linalg.eigh(sigma1)
-    factor = vectors * values.clamp(min=0).sqrt()  # (F, F), Σ₁ = factor factorᵀ
-    inner = factor.T @ sigma2 @ factor  # (F, F), similar to Σ₁^½ Σ₂ Σ₁^½
-    overlap = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
+    overlap = torch.linalg.eigvalsh(_inner(sigma1, sigma2)).clamp(min=0).sqrt().sum()
     return _combine((first - second).square().sum(), sigma1.trace() + sigma2.trace(), overlap)
 
 
@@ -121,7 +120,7 @@ def frechet_distance_of_rows(a: Array, b: Array) -> Callable[[Rows, Rows], float
 
     if max(len(a), len(b)) > _MOST_ROWS_PER_FEATURE * dims:
         return anew
-    (centre_a, x), (centre_b, y) = ((_mean(of), _float64(of) - _mean(of)) for of in (a, b))  # (N, F), (M, F)
+    (centre_a, x), (centre_b, y) = map(_centred, (a, b))  # (N, F), (M, F)
     products = x @ y.T  # (N, M)
 
     def from_products(first: Rows, second: Rows) -> float:
@@ -147,6 +146,13 @@ def _check_features(a: Array, b: Array) -> None:
         raise ShapeError(f"A covariance needs at least two samples; given: {len(a)} and {len(b)}.")
 
 
+def _centred(features: Array) -> tuple[Tensor, Tensor]:
+    """Mean `(F,)`, and the rows less it."""
+    rows = _float64(features)
+    mean = rows.mean(dim=0)
+    return mean, rows - mean
+
+
 def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     """Mean `(F,)` and trace of the covariance of some rows of `(N, F)`, whose numbers are small."""
     chosen = torch.zeros(len(x), dtype=torch.float64)
@@ -156,14 +162,34 @@ def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     return mean, squares / (len(rows) - 1)
 
 
+def _inner(sigma1: Tensor, sigma2: Tensor) -> Tensor:
+    """A matrix `(F, F)` with the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, of which the lower triangle counts.
+
+    It is LᵀΣ₂L with any factor Σ₁ = LLᵀ: with Cholesky's, some columns at a time since half of L is 0, or, where Σ₁ is
+    singular, with the one that its eigenvectors make.
+    """
+    factor, failed = torch.linalg.cholesky_ex(sigma1)
+    if failed:
+        values, vectors = torch.linalg.eigh(sigma1)
+        root: Tensor = vectors * values.clamp(min=0).sqrt()
+        return root.T @ sigma2 @ root
+    inner = torch.zeros_like(sigma1)
+    for start in range(0, len(factor), _COLUMNS_AT_ONCE):
+        stop = start + _COLUMNS_AT_ONCE
+        inner[start:stop, :stop] = factor[start:, start:stop].T @ sigma2[start:] @ factor[:, :stop]
+    return inner
+
+
 def _moments(features: Array) -> tuple[Tensor, Tensor]:
     """Mean `(F,)` and unbiased covariance `(F, F)`; centred before it is squared, or large means would cost digits."""
-    mean = _mean(features)
+    mean, blocks = _mean_and_blocks(features)
     scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for rows in _rows(features):
+    for rows in blocks:
         centred = rows - mean
-        scatter.addmm_(centred.T, centred)
-    return mean, scatter / (len(features) - 1)
+        for start in range(0, len(mean), _COLUMNS_AT_ONCE):  # the lower triangle, since it is symmetric
+            columns = slice(start, start + _COLUMNS_AT_ONCE)
+            scatter[start:, columns].addmm_(centred[:, start:].T, centred[:, columns])
+    return mean, (scatter.tril() + scatter.tril(-1).T) / (len(features) - 1)
 
 
 def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
@@ -172,21 +198,22 @@ def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
     With more samples than features it is the R of QR, since Q drops out of the singular values; R of R and more rows is
     R of all.
     """
-    mean = _mean(features)
+    mean, blocks = _mean_and_blocks(features)
     short = torch.empty(0, len(mean), dtype=torch.float64)
-    for rows in _rows(features):
+    for rows in blocks:
         short = torch.cat([short, rows - mean])
         if len(short) > len(mean):
             short = torch.linalg.qr(short, mode="r").R
     return mean, short / math.sqrt(len(features) - 1)
 
 
-def _mean(features: Array) -> Tensor:
-    """`(F,)`."""
+def _mean_and_blocks(features: Array) -> tuple[Tensor, Iterable[Tensor]]:
+    """`(F,)`, and the rows in float64, some at a time: kept from the first reading where they are few."""
+    blocks = _rows(features) if len(features) > _MOST_ROWS_KEPT else list(_rows(features))
     total = torch.zeros(features.shape[1], dtype=torch.float64)
-    for rows in _rows(features):
+    for rows in blocks:
         total += rows.sum(dim=0)
-    return total / len(features)
+    return total / len(features), blocks if isinstance(blocks, list) else _rows(features)
 
 
 def _rows(features: Array) -> Iterator[Tensor]:
