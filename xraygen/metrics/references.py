@@ -16,6 +16,8 @@ from xraygen.errors import ShapeError
 Unit = NDArray[np.float32]
 
 _ROWS_AT_ONCE = 256
+_FILMS_AT_ONCE = 32
+"""Convolutions keep films of one channel in a layout of eight: all at once would take sixteen times their memory."""
 
 
 def gaussian_like(images: Unit, count: int, generator: torch.Generator) -> Unit:
@@ -67,10 +69,14 @@ def blurred(images: Unit, sigma_px: float) -> Unit:
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
     kernel = torch.exp(-(offsets**2) / (2 * sigma_px**2))
     kernel = kernel / kernel.sum()
-    x = torch.from_numpy(np.ascontiguousarray(images))[:, None]  # (N, 1, H, W)
-    x = _along(x, kernel.view(1, 1, -1, 1), (0, 0, reach, reach))
-    x = _along(x, kernel.view(1, 1, 1, -1), (reach, reach, 0, 0))
-    return x[:, 0].clamp(0, 1).numpy()
+    blurry = np.empty(images.shape, dtype=np.float32)
+    for start in range(0, len(images), _FILMS_AT_ONCE):
+        part = slice(start, start + _FILMS_AT_ONCE)
+        x = torch.from_numpy(np.ascontiguousarray(images[part]))[:, None]  # (n, 1, H, W)
+        x = _along(x, kernel.view(1, 1, -1, 1), (0, 0, reach, reach))
+        x = _along(x, kernel.view(1, 1, 1, -1), (reach, reach, 0, 0))
+        blurry[part] = x[:, 0].clamp(0, 1).numpy()
+    return blurry
 
 
 def _along(x: Tensor, kernel: Tensor, edges: tuple[int, int, int, int]) -> Tensor:
