@@ -17,8 +17,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Within, memory that is freed is kept for what is asked for next, and at the end it is given back to the system.
 
     Otherwise glibc asks the system for each large tensor and gives it back after use, and the system clears it every
-    time: a third of the time in which a small network goes through batches of pictures. Other C libraries are left as
-    they are.
+    time, which takes a small network long beside its arithmetic. Other C libraries are left as they are.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt: _Function | None = getattr(library, "mallopt", None)

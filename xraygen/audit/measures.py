@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from xraygen.audit.fidelity import Comparison
 from xraygen.audit.intervals import (
     STUDENT_T,
@@ -20,7 +22,7 @@ from xraygen.audit.intervals import (
 from xraygen.metrics.frechet import Rows
 from xraygen.metrics.infinite import Extrapolation, frechet_at_infinity
 from xraygen.metrics.kernel import clip_discrepancy, kernel_distance
-from xraygen.metrics.manifold import manifold, manifold_of_rows
+from xraygen.metrics.manifold import manifold_of_rows
 from xraygen.metrics.pixels import FilmStatistics, film_statistics, intensity_distance, spectrum_distance
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored
@@ -198,7 +200,7 @@ def manifold_intervals(test: Features, values: Features, subsamples: Subsamples)
         found = of_rows(first, second)
         return tuple(getattr(found, name) for name in MANIFOLD)
 
-    value = manifold(test, values)
+    value = of_rows(np.arange(len(test)), np.arange(len(values)))
     errors = dict(zip(MANIFOLD, standard_errors(again, subsamples).tolist(), strict=True))
     return {
         name: around(value.density, errors[name])

@@ -17,7 +17,7 @@ Unit = NDArray[np.float32]
 
 _ROWS_AT_ONCE = 256
 _FILMS_AT_ONCE = 32
-"""Convolutions keep films of one channel in a layout of eight: all at once would take sixteen times their memory."""
+"""A convolution may keep films of one channel in a layout of eight: all at once would take many times their memory."""
 
 
 def gaussian_like(images: Unit, count: int, generator: torch.Generator) -> Unit:
