@@ -170,7 +170,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--train", type=int, default=2000)
     made.add_argument("--calibration", type=int, default=600)
-    made.add_argument("--evaluation", type=int, default=600)
+    made.add_argument("--evaluation", type=int, default=1000)
     made.add_argument("--copies", type=int, default=200, help="of each change")
     made.add_argument("--skip-features", action="store_true", help="pixels only, in a tenth of the time")
     arguments = parse(made)

@@ -5,12 +5,13 @@ at a time, so that a set that does not fit into memory may be a memory map.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import blas, lapack
 from torch import Tensor
 
 from xraygen.errors import ShapeError
@@ -19,8 +20,6 @@ Array = NDArray[np.floating[Any]] | Tensor
 Rows = NDArray[np.int64]
 
 _ROWS_AT_ONCE = 4096
-_MOST_ROWS_KEPT = 4 * _ROWS_AT_ONCE
-_COLUMNS_AT_ONCE = 256
 _MOST_ROWS_PER_FEATURE = 2
 """Of more, products of all pairs would take more memory than they save time."""
 
@@ -163,33 +162,33 @@ def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def _inner(sigma1: Tensor, sigma2: Tensor) -> Tensor:
-    """A matrix `(F, F)` with the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, of which the lower triangle counts.
+    """A matrix `(F, F)` with the eigenvalues of Σ₁^½ Σ₂ Σ₁^½. Of all three the lower triangle counts.
 
-    It is LᵀΣ₂L with any factor Σ₁ = LLᵀ: with Cholesky's, some columns at a time since half of L is 0, or, where Σ₁ is
+    It is LᵀΣ₂L with any factor Σ₁ = LLᵀ: with Cholesky's, in half the arithmetic of two products, or, where Σ₁ is
     singular, with the one that its eigenvectors make.
     """
-    factor, failed = torch.linalg.cholesky_ex(sigma1)
+    factor, failed = lapack.dpotrf(sigma1.numpy(), lower=1)
     if failed:
         values, vectors = torch.linalg.eigh(sigma1)
         root: Tensor = vectors * values.clamp(min=0).sqrt()
-        return root.T @ sigma2 @ root
-    inner = torch.zeros_like(sigma1)
-    for start in range(0, len(factor), _COLUMNS_AT_ONCE):
-        stop = start + _COLUMNS_AT_ONCE
-        inner[start:stop, :stop] = factor[start:, start:stop].T @ sigma2[start:] @ factor[:, :stop]
-    return inner
+        return root.T @ (sigma2.tril() + sigma2.tril(-1).T) @ root
+    inner, _ = lapack.dsygst(sigma2.numpy(), factor, itype=2, lower=1)
+    return torch.from_numpy(inner)
 
 
 def _moments(features: Array) -> tuple[Tensor, Tensor]:
-    """Mean `(F,)` and unbiased covariance `(F, F)`; centred before it is squared, or large means would cost digits."""
-    mean, blocks = _mean_and_blocks(features)
-    scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for rows in blocks:
-        centred = rows - mean
-        for start in range(0, len(mean), _COLUMNS_AT_ONCE):  # the lower triangle, since it is symmetric
-            columns = slice(start, start + _COLUMNS_AT_ONCE)
-            scatter[start:, columns].addmm_(centred[:, start:].T, centred[:, columns])
-    return mean, (scatter.tril() + scatter.tril(-1).T) / (len(features) - 1)
+    """Mean `(F,)` and the lower triangle of the unbiased covariance `(F, F)`.
+
+    Rows are centred before they are squared, or large means would cost digits. Half a product is half of its time,
+    and torch has none of a matrix by itself.
+    """
+    mean = _mean(features)
+    scatter = np.zeros((len(mean), len(mean)), order="F")
+    room = torch.empty(min(len(features), _ROWS_AT_ONCE), len(mean), dtype=torch.float64)
+    for block in _blocks(features):
+        centred = torch.sub(block, mean, out=room[: len(block)])
+        scatter = blas.dsyrk(1.0, centred.numpy().T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
+    return mean, torch.from_numpy(scatter / (len(features) - 1))
 
 
 def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
@@ -198,30 +197,31 @@ def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
     With more samples than features it is the R of QR, since Q drops out of the singular values; R of R and more rows is
     R of all.
     """
-    mean, blocks = _mean_and_blocks(features)
+    mean = _mean(features)
     short = torch.empty(0, len(mean), dtype=torch.float64)
-    for rows in blocks:
-        short = torch.cat([short, rows - mean])
+    for block in _blocks(features):
+        short = torch.cat([short, block - mean])
         if len(short) > len(mean):
             short = torch.linalg.qr(short, mode="r").R
     return mean, short / math.sqrt(len(features) - 1)
 
 
-def _mean_and_blocks(features: Array) -> tuple[Tensor, Iterable[Tensor]]:
-    """`(F,)`, and the rows in float64, some at a time: kept from the first reading where they are few."""
-    blocks = _rows(features) if len(features) > _MOST_ROWS_KEPT else list(_rows(features))
+def _mean(features: Array) -> Tensor:
+    """`(F,)`, float64."""
     total = torch.zeros(features.shape[1], dtype=torch.float64)
-    for rows in blocks:
-        total += rows.sum(dim=0)
-    return total / len(features), blocks if isinstance(blocks, list) else _rows(features)
+    for block in _blocks(features):
+        total += block.sum(dim=0, dtype=torch.float64)
+    return _float64(total / len(features))  # finite only where all rows are
 
 
-def _rows(features: Array) -> Iterator[Tensor]:
-    """Some rows at a time, in float64."""
+def _blocks(features: Array) -> Iterator[Tensor]:
+    """Some rows at a time, as they are stored."""
     for start in range(0, len(features), _ROWS_AT_ONCE):
         block = features[start : start + _ROWS_AT_ONCE]
-        # a memory map that is opened for reading would be wrapped as it is, with a warning
-        yield _float64(np.array(block) if isinstance(block, np.ndarray) else block)
+        if isinstance(block, Tensor):
+            yield block.detach().cpu()
+        else:  # torch warns of an array that is open for reading only, and would not write to it
+            yield torch.from_numpy(block if block.flags.writeable else np.array(block))
 
 
 def _combine(shift: Tensor, traces: Tensor, overlap: Tensor) -> float:
@@ -231,7 +231,7 @@ def _combine(shift: Tensor, traces: Tensor, overlap: Tensor) -> float:
 
 def _float64(values: Array) -> Tensor:
     """As a float64 tensor of finite numbers."""
-    tensor = torch.as_tensor(values).detach().to(torch.float64)
+    tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(tensor).all()):
         raise ShapeError("A Fréchet distance needs finite numbers, and there is NaN or infinity among them.")
     return tensor
