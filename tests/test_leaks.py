@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pynetdicom import AE, StoragePresentationContexts, evt
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from typer.testing import Result
 
@@ -55,6 +56,25 @@ def logged() -> Iterator[io.StringIO]:
         logging.getLogger().removeHandler(handler)
 
 
+@contextmanager
+def archive() -> Iterator[tuple[str, list[bytes]]]:
+    """One that takes all films: its HOST:PORT, and what it was sent."""
+    taken: list[bytes] = []
+
+    def take(event: evt.Event) -> int:
+        taken.append(event.encoded_dataset())
+        return 0
+
+    entity = AE("A")
+    for storage in StoragePresentationContexts:
+        entity.add_supported_context(storage.abstract_syntax)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", taken
+    finally:
+        server.shutdown()
+
+
 WORDED = [*SMALL, "--set", "conditions.columns=[finding]", "--set", "train.posthoc_ema=true",
           "--set", "train.posthoc_ema_every=1"]  # fmt: skip
 WIDE = [*SMALL, "--set", "model.channels=128", "--set", "model.channel_mult=[1]"]
@@ -79,8 +99,8 @@ def with_words(out: Path, dataset: Path) -> dict[str, tuple[object, ...]]:
         "plan words": (*made, "--plan", order),
         "words bad": (*made, "--seeds", 0, "--condition", "finding=Nobody"),
         "like": ("generate", run, "--like", f"{words / 'metadata.csv'}#0", "--out", out / "like", *cpu),
-        "audit words": (*audit, "--out", out / "words-report", "--run", run, "--bits-per-dim", "--quarantine",
-                        "--json"),
+        "audit words": (*audit, "--out", out / "words-report", "--run", run, "--bits-per-dim", "--utility",
+                        "finding", "--repeats", 2, "--quarantine", "--json"),
         "compare": ("audit", "--compare", out / "report", out / "words-report", "--out", out / "compared"),
         "train wide": (*train, "--out", wide, *WIDE),
         "export": ("export", wide, "--to", "diffusers", "--out", out / "diffusers", "--acknowledge-patient-data",
@@ -341,6 +361,21 @@ def test_only_the_key_and_the_crosswalk_lie_beside(told: tuple[Path, dict[str, s
     assert "none" not in {path.name for path in told[0].iterdir()}
     for name in ("key", "key.crosswalk.csv"):
         assert (folder / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("words", "sent"), [(("png",), 12), (("dx", "--dicom-object", "dx"), 2)])
+def test_what_goes_to_an_archive_says_nobody(
+    told: tuple[Path, dict[str, str]], xraygen_cli: Cli, tmp_path: Path, words: tuple[str, ...], sent: int
+) -> None:
+    shutil.copytree(told[0] / words[0], tmp_path / "set")  # `send` writes a ledger beside the films
+    with logged() as log, archive() as (address, taken):
+        to = ("--to", address, "--aet", "A", "--acknowledge-patient-data", "--json")
+        result = xraygen_cli("send", tmp_path / "set", *words[1:], *to)
+    assert result.exit_code == 0, result.stderr
+    assert len(taken) == sent
+    kept = [path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()]
+    said = (result.stdout + result.stderr + log.getvalue()).encode()
+    assert [found for content in (*taken, *kept, said) if (found := found_in(content, ""))] == []
 
 
 def test_what_passes_is_coded(told: tuple[Path, dict[str, str]]) -> None:
