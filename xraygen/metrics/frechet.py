@@ -19,7 +19,7 @@ from xraygen.errors import ShapeError
 Array = NDArray[np.floating[Any]] | Tensor
 Rows = NDArray[np.int64]
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 2048
 _MOST_ROWS_PER_FEATURE = 2
 """Of more, products of all pairs would take more memory than they save time."""
 
@@ -164,16 +164,16 @@ def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
 def _inner(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     """A matrix `(F, F)` with the eigenvalues of Σ₁^½ Σ₂ Σ₁^½. Of all three the lower triangle counts.
 
-    It is LᵀΣ₂L with any factor Σ₁ = LLᵀ: with Cholesky's, in half the arithmetic of two products, or, where Σ₁ is
-    singular, with the one that its eigenvectors make.
+    It is UΣ₂Uᵀ with any factor Σ₁ = UᵀU: with Cholesky's, in half the arithmetic of two products, or, where Σ₁ is
+    singular, with the one that its eigenvectors make. To LAPACK, which goes by columns, a lower triangle is an upper one.
     """
-    factor, failed = lapack.dpotrf(sigma1.numpy(), lower=1)
+    factor, failed = lapack.dpotrf(sigma1.numpy().T)
     if failed:
         values, vectors = torch.linalg.eigh(sigma1)
         root: Tensor = vectors * values.clamp(min=0).sqrt()
         return root.T @ (sigma2.tril() + sigma2.tril(-1).T) @ root
-    inner, _ = lapack.dsygst(sigma2.numpy(), factor, itype=2, lower=1)
-    return torch.from_numpy(inner)
+    inner, _ = lapack.dsygst(sigma2.numpy().T, factor, itype=2)
+    return torch.from_numpy(inner.T)
 
 
 def _moments(features: Array) -> tuple[Tensor, Tensor]:
@@ -187,8 +187,9 @@ def _moments(features: Array) -> tuple[Tensor, Tensor]:
     room = torch.empty(min(len(features), _ROWS_AT_ONCE), len(mean), dtype=torch.float64)
     for block in _blocks(features):
         centred = torch.sub(block, mean, out=room[: len(block)])
-        scatter = blas.dsyrk(1.0, centred.numpy().T, beta=1.0, c=scatter, lower=1, overwrite_c=1)
-    return mean, torch.from_numpy(scatter / (len(features) - 1))
+        scatter = blas.dsyrk(1.0, centred.numpy().T, beta=1.0, c=scatter, overwrite_c=1)
+    scatter /= len(features) - 1
+    return mean, torch.from_numpy(scatter.T)
 
 
 def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
@@ -200,10 +201,11 @@ def _mean_and_short(features: Array) -> tuple[Tensor, Tensor]:
     mean = _mean(features)
     short = torch.empty(0, len(mean), dtype=torch.float64)
     for block in _blocks(features):
-        short = torch.cat([short, block - mean])
+        rows = block - mean
+        short = torch.cat([short, rows]) if len(short) else rows
         if len(short) > len(mean):
             short = torch.linalg.qr(short, mode="r").R
-    return mean, short / math.sqrt(len(features) - 1)
+    return mean, short.div_(math.sqrt(len(features) - 1))
 
 
 def _mean(features: Array) -> Tensor:
