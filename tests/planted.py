@@ -84,7 +84,7 @@ def write_sources(films: Path, folder: Path) -> None:
     volume.to_filename(ward / "Plumbob.nii.gz")
     rows = [
         f"Quarkovic,19470811,ACC9081726354-{number},Kommentarius,ZZ-48151623-{number},F{number % 2}"
-        for number in range(20)
+        for number in range(50)
     ]
     (folder / "labels.csv").write_text(
         "\n".join(["surname,birth_date,accession,remark,patient_id,finding", *rows])

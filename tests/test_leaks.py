@@ -69,6 +69,7 @@ def archive() -> Iterator[tuple[str, list[bytes]]]:
     for storage in StoragePresentationContexts:
         entity.add_supported_context(storage.abstract_syntax)
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    assert server is not None
     try:
         yield f"127.0.0.1:{server.server_address[1]}", taken
     finally:
@@ -114,7 +115,7 @@ def told(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """The folder of all outputs (`out`), and what each command said; some of them must fail."""
     folder = tmp_path_factory.mktemp("leaks")
     films, sources, out = folder / "phantoms", folder / "in", folder / "out"
-    assert xraygen_cli("phantom", films, "--count", 50, "--size", 64).exit_code == 0
+    assert xraygen_cli("phantom", films, "--count", 100, "--size", 64).exit_code == 0
     write_sources(films, sources)
     ends = [folder / "a.dcm", folder / "b.dcm"]
     for end, path in zip(ends, sorted(sources.rglob("Plumbob?.dcm")), strict=False):

@@ -58,8 +58,7 @@ def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> fl
             f"Two Gaussians need means (F,) and covariances (F, F); given: {tuple(first.shape)}, "
             f"{tuple(sigma1.shape)}, {tuple(second.shape)}, {tuple(sigma2.shape)}."
         )
-    overlap = torch.linalg.eigvalsh(_inner(sigma1, sigma2)).clamp(min=0).sqrt().sum()
-    return _combine((first - second).square().sum(), sigma1.trace() + sigma2.trace(), overlap)
+    return _of_moments((first, sigma1), (second, sigma2))
 
 
 def frechet_distance_of_features(a: Array, b: Array) -> float:
@@ -87,7 +86,7 @@ def frechet_distance_of_features(a: Array, b: Array) -> float:
     """
     _check_features(a, b)
     if min(len(a), len(b)) >= a.shape[1]:
-        return frechet_distance(*_moments(a), *_moments(b))
+        return _of_moments(_moments(a), _moments(b))
     (mean1, x), (mean2, y) = _mean_and_short(a), _mean_and_short(b)
     overlap = torch.linalg.svdvals(x @ y.T).sum()
     return _combine((mean1 - mean2).square().sum(), x.square().sum() + y.square().sum(), overlap)
@@ -161,11 +160,18 @@ def _mean_and_trace(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     return mean, squares / (len(rows) - 1)
 
 
+def _of_moments(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
+    """The distance between two Gaussians, each a mean `(F,)` and the lower triangle of a covariance `(F, F)`."""
+    (mean1, sigma1), (mean2, sigma2) = first, second
+    overlap = torch.linalg.eigvalsh(_inner(sigma1, sigma2)).clamp(min=0).sqrt().sum()
+    return _combine((mean1 - mean2).square().sum(), sigma1.trace() + sigma2.trace(), overlap)
+
+
 def _inner(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     """A matrix `(F, F)` with the eigenvalues of Σ₁^½ Σ₂ Σ₁^½. Of all three the lower triangle counts.
 
     It is UΣ₂Uᵀ with any factor Σ₁ = UᵀU: with Cholesky's, in half the arithmetic of two products, or, where Σ₁ is
-    singular, with the one that its eigenvectors make. To LAPACK, which goes by columns, a lower triangle is an upper one.
+    singular, with the one that its eigenvectors make. LAPACK goes by columns: to it a lower triangle is an upper one.
     """
     factor, failed = lapack.dpotrf(sigma1.numpy().T)
     if failed:
