@@ -88,7 +88,7 @@ def held_at(count: int, repeats: int) -> dict[str, float]:
             held["fd_infinity"].append(bool(end.low <= infinite <= end.high))
         covered = manifold_intervals(a, b, subsamples)["coverage"]
         held["coverage"].append(bool(covered.low <= coverage <= covered.high))
-    return {name: float(np.mean(shares)) for name, shares in held.items()}
+    return {name: float(np.mean(shares)) for name, shares in held.items() if shares}
 
 
 @pytest.mark.slow
@@ -100,3 +100,5 @@ def test_intervals_hold_the_truth_as_often_as_they_say(count: int) -> None:
     assert 0.90 <= held["coverage"] <= 0.99
     if count == 80:
         assert held["fd_infinity"] >= 0.90
+    else:
+        assert "fd_infinity" not in held  # refused below 32
