@@ -120,7 +120,7 @@ def measure_movement(
     medians: dict[str, dict[int, float]] = {}
     rows = []
     for sampler in DETERMINISTIC:
-        for spacing in SPACINGS:
+        for spacing in arguments.spacings:
             cells = []
             for steps in counts:
                 settings = replace(limit_settings, sampler=sampler, spacing=spacing, steps=steps)
@@ -270,6 +270,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--films", type=int, default=64, help="films whose movement is measured")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 15, 20, 50, 100])
+    parser.add_argument("--spacings", nargs="+", choices=SPACINGS, default=SPACINGS)
     parser.add_argument("--count", type=int, default=1000, help="films in each set")
     parser.add_argument("--set-steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--limit-steps", type=int, help="steps of the limit's set; all timesteps if left out")
