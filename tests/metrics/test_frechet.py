@@ -111,6 +111,16 @@ def test_reading_a_few_rows_at_a_time_from_disk_changes_nothing(
 
 
 @pytest.mark.parametrize("dims", [4, 40], ids=["covariance-form", "sample-form"])
+def test_it_takes_arrays_that_run_backwards_across_or_cannot_be_written(dims: int) -> None:
+    a, b = samples(20, dims), samples(20, dims, seed=1)
+    expected = frechet_distance_of_features(a, b)
+    locked = b.copy()
+    locked.flags.writeable = False
+    for first in (a[::-1], np.asfortranarray(a), np.repeat(a, 2, axis=0)[::2]):
+        assert frechet_distance_of_features(first, locked) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dims", [4, 40], ids=["covariance-form", "sample-form"])
 def test_what_it_is_given_stays_as_it_is(dims: int) -> None:
     a, b = samples(20, dims), samples(20, dims, seed=1)
     covs = np.cov(a.T), np.cov(b.T)

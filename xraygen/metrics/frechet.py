@@ -185,8 +185,8 @@ def _inner(sigma1: Tensor, sigma2: Tensor) -> Tensor:
 def _moments(features: Array) -> tuple[Tensor, Tensor]:
     """Mean `(F,)` and the lower triangle of the unbiased covariance `(F, F)`.
 
-    Rows are centred before they are squared, or large means would cost digits. Half a product is half of its time,
-    and torch has none of a matrix by itself.
+    Rows are centred before they are squared, or large means would cost digits. BLAS's `syrk` makes the half of the
+    product that counts, which torch does not offer.
     """
     mean = _mean(features)
     scatter = np.zeros((len(mean), len(mean)), order="F")
@@ -228,8 +228,8 @@ def _blocks(features: Array) -> Iterator[Tensor]:
         block = features[start : start + _ROWS_AT_ONCE]
         if isinstance(block, Tensor):
             yield block.detach().cpu()
-        else:  # torch warns of an array that is open for reading only, and would not write to it
-            yield torch.from_numpy(block if block.flags.writeable else np.array(block))
+        else:  # torch takes no array that runs backwards, and warns of one that is open for reading only
+            yield torch.from_numpy(np.require(block, requirements=["C", "W"]))
 
 
 def _combine(shift: Tensor, traces: Tensor, overlap: Tensor) -> float:
