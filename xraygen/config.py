@@ -4,6 +4,7 @@ Presets are whole YAML files in `xraygen.configs`. Errors name the key: `schedul
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -252,6 +253,11 @@ class TrainConfig(Config):
     seed: int = 0
     """Seed of the weights, the order of the data, noise, dropout and augmentation."""
 
+    def images_at_once(self, processes: int) -> int:
+        """Most images that one of these processes, which share each batch, takes through the network at once."""
+        share = ceil(self.batch_size / processes)
+        return min(share, self.micro_batch_size or share)
+
 
 ConditionKind = Literal["categorical", "multi_label", "continuous"]
 
@@ -265,7 +271,7 @@ class ConditionsConfig(Config):
     """How columns are read, where not as inferred. categorical: one of the words that the train split holds;
     multi_label: 1 present, 0 absent, anything else not known; continuous: a number, scaled to the train split's range.
     Inferred: age is continuous, label columns of nothing but 1, 0 and -1 are multi_label, all others categorical."""
-    drop_probability: Annotated[float, Field(ge=0, le=1)] = 0.1
+    drop_probability: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of training images of which the network is told nothing, so that it is the unconditional network too, as
     guidance needs (Ho & Salimans 2022, algorithm 1)."""
     hide_probability: Annotated[float, Field(ge=0, lt=1)] = 0.1

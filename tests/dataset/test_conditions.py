@@ -167,7 +167,11 @@ def test_whether_one_may_be_left_out_follows_from_training(tiny_dataset: Path) -
         (["conditions.columns=[a,a]"], "names a column twice"),
         (["conditions.kinds.a=categorical"], "kinds speaks of a"),
         (["conditions.columns=[a]", "conditions.kinds.a=ordinal"], "conditions.kinds"),
-        (["conditions.drop_probability=2"], "drop_probability"),
+        (
+            ["conditions.drop_probability=0"],
+            "drop_probability",
+        ),  # the unconditional network would be untaught
+        (["conditions.drop_probability=1"], "drop_probability"),  # and here the words
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: list[str], said: str) -> None:

@@ -131,8 +131,23 @@ def test_parts_of_a_batch_take_the_memory_of_one_and_the_arithmetic_of_all() -> 
     assert parts.memory_bytes(parts.work) < 0.8 * whole.memory_bytes(whole.work)
 
 
+def test_a_last_part_that_is_not_full_takes_the_arithmetic_of_its_images() -> None:
+    whole = budget(small_run("train.batch_size=33"))
+    parts = budget(small_run("train.batch_size=33", "train.micro_batch_size=32"))
+    assert (parts.parts, parts.plain.images) == (2, 32)
+    assert parts.step_flops == whole.step_flops
+    # All but the traffic of the weights, which two passes read twice, counts as in one pass.
+    assert parts.seconds_per_step(PEAK) == pytest.approx(whole.seconds_per_step(PEAK), rel=0.05)
+
+
 def test_processes_share_the_batch() -> None:
-    assert budget(small_run("train.batch_size=16"), processes=4).plain.images == 4
+    shared = budget(small_run("train.batch_size=16", "train.sample_count=16"), processes=4)
+    assert shared.plain.images == 4
+    assert shared.sampling.images == 4  # the main process looks at held-out films in parts of as many
+
+
+def test_held_out_films_take_memory_where_they_are_more_than_a_grid() -> None:
+    assert budget(small_run("train.batch_size=300", "train.sample_count=1")).sampling.images == 256
 
 
 def test_time_is_arithmetic_at_the_peak_and_traffic_at_the_bandwidth() -> None:

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xraygen.config import load_config
+from xraygen.config import RunConfig, load_config
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError
 from xraygen.training.checkpoint import (
+    BETWEEN,
     EMA,
+    MODEL,
     Choice,
     checkpoints,
     chosen_checkpoint,
@@ -51,7 +54,7 @@ def test_the_best_on_validation_films_is_kept_and_can_be_asked_for(run: Path) ->
     mark_best(run, log)
     best = json.loads((run / "checkpoints" / "best.json").read_text())
     assert best == {"step": 4, "validation_loss": 0.1}  # 10 is as good, and not there
-    prune_checkpoints(run, keep=1)
+    prune_checkpoints(run, keep=1, step=6)
     assert [checkpoint.step for checkpoint in checkpoints(run)] == [4, 6]
     for choice, step in (("best", 4), ("newest", 6), (4, 4)):
         folder = run / "checkpoints" / f"step-{step:08d}"
@@ -78,10 +81,32 @@ def test_without_validation_films_no_checkpoint_is_best(run: Path) -> None:
 
 
 def test_what_a_stop_wrote_between_two_saves_pushes_no_checkpoint_out(run: Path) -> None:
-    shutil.copytree(run / "checkpoints" / "step-00000006", run / "checkpoints" / "step-00000007")
+    stopped = shutil.copytree(run / "checkpoints" / "step-00000006", run / "checkpoints" / "step-00000007")
+    (stopped / BETWEEN).touch()
     (run / "checkpoints" / "best.json").unlink()
-    prune_checkpoints(run, keep=2, save_every=2)
+    prune_checkpoints(run, keep=2, step=7)
     assert [checkpoint.step for checkpoint in checkpoints(run)] == [4, 6, 7]
+
+
+def test_a_damaged_checkpoint_of_a_later_step_pushes_none_out(run: Path) -> None:
+    folder = run / "checkpoints"
+    stopped = shutil.copytree(folder / "step-00000004", folder / "step-00000005")
+    (stopped / BETWEEN).touch()
+    (folder / "step-00000006" / MODEL).write_bytes(b"")
+    (folder / "best.json").unlink()
+    prune_checkpoints(run, keep=1, step=5)
+    assert [checkpoint.step for checkpoint in checkpoints(run)] == [4, 5, 6]
+    assert newest_checkpoint(run).step == 5
+
+
+def test_saving_more_rarely_deletes_none_of_the_checkpoints_that_are_kept(
+    run: Path, tiny_config: Callable[..., RunConfig], tiny_dataset: Path
+) -> None:
+    config = tiny_config("train.save_every=5", "train.max_steps=7")
+    train(config, open_dataset(tiny_dataset), run, device="cpu")
+    assert [(each.step, each.scheduled) for each in checkpoints(run)] == [
+        (2, True), (4, True), (6, True), (7, False)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "state.pt", "hashes.json"])
@@ -121,7 +146,7 @@ def test_what_a_killed_save_left_is_ignored_and_cleared(run: Path) -> None:
     leftover.mkdir()
     (leftover / "model.safetensors").write_bytes(b"half")
     assert newest_checkpoint(run).step == 6
-    prune_checkpoints(run, keep=3)
+    prune_checkpoints(run, keep=3, step=6)
     assert not leftover.exists()
 
 

@@ -47,7 +47,7 @@ def batches(dataset: Path, batch_size: int, **settings: object) -> Batches:
 
 def test_the_conditions_are_those_of_the_films_of_the_batch(labelled_dataset: Path) -> None:
     manifest = open_dataset(labelled_dataset).manifest
-    some = batches(labelled_dataset, 16, drop_probability=0.0, hide_probability=0.0)
+    some = batches(labelled_dataset, 16, drop_probability=1e-9, hide_probability=0.0)
     films = manifest.iloc[some.rows_at(3)]
     sex, age = some.at(3).condition.T.numpy()
     assert sex.tolist() == [{"F": 0.0, "M": 1.0}[word] for word in films["sex"]]

@@ -21,10 +21,11 @@ from xraygen.models.unet import UNet
 from xraygen.training import processes, step
 from xraygen.training.batches import as_model_input
 from xraygen.training.budget import budget
-from xraygen.training.checkpoint import EMA, MODEL, newest_checkpoint
+from xraygen.training.checkpoint import EMA, MODEL, STATE, newest_checkpoint
 from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 from xraygen.training.resident import resident_films
+from xraygen.training.rollback import Detour
 
 TinyConfig = Callable[..., RunConfig]
 UNEVEN = (
@@ -162,6 +163,30 @@ def test_a_share_computed_in_parts_gives_the_same_weights(
         train(tiny_config(*settings, *more), open_dataset(tiny_dataset), tmp_path / run, device="cpu")
     for name in (MODEL, EMA):  # sums of float64 in another order
         assert largest_difference(tmp_path / "whole", tmp_path / "parts", name) < 1e-12
+
+
+@pytest.mark.parametrize("first", ["true", "false"])
+def test_moments_lie_in_memory_as_weights_that_are_laid_out_otherwise_than_when_they_were_saved(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, first: str
+) -> None:
+    config = tiny_config(f"train.channels_last={first}", "train.max_steps=2", "train.learning_rate=1e-2")
+    train(config, open_dataset(tiny_dataset), tmp_path / "run", device="cpu")
+    other = tiny_config(f"train.channels_last={'false' if first == 'true' else 'true'}")
+    state, saved = step.fresh_state(other, torch.device("cpu")), newest_checkpoint(tmp_path / "run")
+    step.resume(state, saved, Detour())
+    adam = torch.load(saved.folder / STATE, weights_only=True)["optimizer"]
+    learning_rate, (beta_1, beta_2) = adam["param_groups"][0]["lr"], step.ADAM_BETAS
+    parameters = list(state.model.parameters())
+    expected = []
+    for number, weight in enumerate(parameters):  # Kingma & Ba 2015, algorithm 1, for a gradient of 1e-3
+        m = (beta_1 * adam["state"][number]["exp_avg"] + (1 - beta_1) * 1e-3) / (1 - beta_1**3)
+        v = (beta_2 * adam["state"][number]["exp_avg_sq"] + (1 - beta_2) * 1e-6) / (1 - beta_2**3)
+        expected.append(weight.detach() - learning_rate * m / (v.sqrt() + step.ADAM_EPS))
+        weight.grad = torch.full_like(weight, 1e-3)
+    state.optimizer.step()
+    for weight, wanted in zip(parameters, expected, strict=True):
+        # Steps of some 1e-3 of weights up to 1, in float32.
+        torch.testing.assert_close(weight.detach(), wanted, rtol=0, atol=1e-6)
 
 
 def test_more_processes_than_images_are_refused(

@@ -13,6 +13,7 @@ from xraygen.config import RunConfig
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import EMA, HASHES, load_run, newest_checkpoint
+from xraygen.training.ema_snapshots import reconstruct
 from xraygen.training.logging import read_log
 from xraygen.training.loop import train
 from xraygen.training.release import release
@@ -65,6 +66,22 @@ def test_a_log_whose_last_line_was_cut_short_does_not_keep_a_run_from_being_rele
     (run / "log.jsonl").write_text("\n".join([*lines, '{"step": 7, "loss": 0.']))
     card = (release(run, tmp_path / "model", "newest").folder / "README.md").read_text()
     assert "| validation loss | not measured at this step |" in card
+
+
+def test_the_card_names_the_average_that_the_weights_are(
+    tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    kept = tiny_config("train.posthoc_ema=true", "train.posthoc_ema_every=1", "train.max_steps=3")
+    train(kept, open_dataset(tiny_dataset), tmp_path / "run", device="cpu")
+    reconstruct(tmp_path / "run", 0.07, tmp_path / "average")
+    made = release(tmp_path / "average", tmp_path / "model", "newest").folder
+    assert "average of relative width 0.07 (Karras et al. 2024)" in (made / "README.md").read_text()
+    assert json.loads((made / "posthoc-ema.json").read_text())["sigma_rel"] == 0.07
+    assert "average of decay" not in (made / "README.md").read_text()
+    imported = Path(shutil.copytree(tiny_run, tmp_path / "imported"))
+    (imported / "imported.json").write_text("{}")
+    card = (release(imported, tmp_path / "other", "newest").folder / "README.md").read_text()
+    assert "| training | elsewhere; not known |" in card
 
 
 def test_what_cannot_be_released_is_refused(tiny_run: Path, tmp_path: Path) -> None:

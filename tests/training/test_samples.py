@@ -28,7 +28,8 @@ def test_a_grid_is_made_in_parts_no_larger_than_a_step_and_looks_the_same() -> N
         network = UNet(config.model).eval()
         network.register_forward_pre_hook(watch)
         with torch.no_grad():
-            grids.append(samples_of(network, diffusion, config, torch.device("cpu")))
+            size = config.train.images_at_once(processes=1)
+            grids.append(samples_of(network, diffusion, config, torch.device("cpu"), size))
         seen.append(0)
     assert seen == [5, 5, 5, 0, *[2] * 6, *[1] * 3, 0]
     # torch's kernels round otherwise at other shapes: 1e-6 after three steps.

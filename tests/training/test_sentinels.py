@@ -119,6 +119,19 @@ def test_training_goes_back_to_the_last_good_checkpoint_and_on_with_other_films(
             assert same(ours, whole), (stop_at, name)
 
 
+def test_training_goes_back_to_a_checkpoint_of_when_it_was_saved_more_often(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, broken: Callable[..., None]
+) -> None:
+    dataset = open_dataset(tiny_dataset)
+    settings = ("train.skips_before_rollback=2", "train.keep_checkpoints=9")
+    train(tiny_config(*settings, "train.max_steps=4"), dataset, tmp_path / "run", device="cpu")
+    broken(4, 5)
+    rarely = tiny_config(*settings, "train.save_every=5", "train.max_steps=6")
+    train(rarely, dataset, tmp_path / "run", device="cpu")
+    rolled = [entry for entry in log_of(tmp_path / "run") if "rolled_back_from" in entry]
+    assert rolled == [{"step": 4, "rolled_back_from": 6, "passed_over": 2}]
+
+
 def test_a_kill_in_the_middle_of_a_roll_back_does_not_count_it_twice(
     tiny_config: TinyConfig,
     tiny_dataset: Path,

@@ -18,6 +18,7 @@ from xraygen.models.blocks import SelfAttention
 from xraygen.models.unet import UNet
 from xraygen.training.ledger import AsOnDevice, Ledger
 from xraygen.training.peak import DevicePeak
+from xraygen.training.validation import HELD_FILMS
 
 _FLOAT = 4
 _COPIES_ON_DISK = 4
@@ -108,14 +109,16 @@ class Budget:
 
     Attributes:
         parameters: Weights of the network.
-        parts: Passes per optimiser step: the batch, in parts of `part` images.
+        share: Images of an optimiser step on this process.
+        parts: Passes through the network for them; the last may be of fewer images.
         plain: One pass with all activations kept.
         checkpointed: One pass with activation checkpointing.
-        sampling: One evaluation of the averaged network for the grids of samples.
+        sampling: One evaluation of the averaged network, for the grids of samples and on held-out films.
         config: The run's.
     """
 
     parameters: int
+    share: int
     parts: int
     plain: Walk
     checkpointed: Walk
@@ -140,7 +143,7 @@ class Budget:
     @property
     def step_flops(self) -> int:
         """Of one optimiser step, as a network that recomputes nothing would need them: what a share of peak means."""
-        return self.plain.flops * self.parts
+        return self.plain.flops * self.share // self.plain.images
 
     def memory_bytes(self, work: Walk) -> int:
         """Most alive at once: weights, average, moments, and the fullest moment of a step or of a grid of samples.
@@ -156,8 +159,9 @@ class Budget:
 
         A compiled network, which fuses the traffic, lies below it; a device that others use, above.
         """
-        arithmetic = self.work.flops * self.parts / peak.of(self.config.train.precision)
-        traffic = self.work.traffic_bytes * self.parts + _OPTIMISER_PASSES * self.weights_bytes
+        passes = self.share / self.work.images
+        arithmetic = self.work.flops * passes / peak.of(self.config.train.precision)
+        traffic = self.work.traffic_bytes * passes + _OPTIMISER_PASSES * self.weights_bytes
         return arithmetic + traffic / peak.bandwidth
 
     def disk_bytes(self) -> int:
@@ -186,7 +190,7 @@ def budget(config: RunConfig, processes: int = 1) -> Budget:
         The budget, without a device: `seconds_per_step` takes its measured peak.
     """
     share = ceil(config.train.batch_size / processes)
-    part = min(share, config.train.micro_batch_size or share)
+    part = config.train.images_at_once(processes)
     bfloat16 = config.train.precision == "bfloat16"
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in UNet(config.model).parameters())
@@ -196,9 +200,9 @@ def budget(config: RunConfig, processes: int = 1) -> Budget:
         model = config.model.model_copy(update={"checkpoint_activations": checkpointing})
         return walk(model, part, bfloat16=bfloat16, accumulating=parts > 1)
 
-    together = min(config.train.sample_count, config.train.micro_batch_size or config.train.batch_size)
+    together = min(max(config.train.sample_count, HELD_FILMS), part)
     sampling = walk(config.model, together, training=False)
-    return Budget(parameters, parts, one_pass(False), one_pass(True), sampling, config)
+    return Budget(parameters, share, parts, one_pass(False), one_pass(True), sampling, config)
 
 
 def budget_figures(budget: Budget, peak: DevicePeak) -> dict[str, Any]:
@@ -255,8 +259,8 @@ def budget_sentences(budget: Budget, peak: DevicePeak, where: str, has_bytes: in
         lines.append(_too_much(budget, where, has_bytes))
     if budget.sampling.peak_bytes > budget.work.peak_bytes:
         lines.append(
-            f"The grids of samples need the most memory, with {budget.sampling.images} images at once; a smaller "
-            "train.micro_batch_size needs less."
+            f"Samples and held-out films need the most memory, with {budget.sampling.images} images at once; a "
+            "smaller train.micro_batch_size needs less."
         )
     return lines
 

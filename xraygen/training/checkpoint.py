@@ -1,6 +1,7 @@
 """A RUN on disk: its configuration and its checkpoints, each whole or absent and verified by hash when read.
 
 RUN/checkpoints/step-00001000/  model.safetensors  ema.safetensors  state.pt  hashes.json
+                                between-saves   empty, and only where a stop or the end wrote it
 RUN/checkpoints/best.json       the step whose averaged network denoises the held-out films best
 """
 
@@ -29,12 +30,13 @@ from xraygen.training.conditions import read_conditions
 
 _log = logging.getLogger(__name__)
 
-MODEL, EMA, STATE, HASHES, BEST = (
+MODEL, EMA, STATE, HASHES, BEST, BETWEEN = (
     "model.safetensors",
     "ema.safetensors",
     "state.pt",
     "hashes.json",
     "best.json",
+    "between-saves",
 )
 
 Choice = Literal["newest", "best"] | int
@@ -52,6 +54,11 @@ class Checkpoint:
     def run(self) -> Path:
         """The RUN that it is of."""
         return self.folder.parents[1]
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether `train.save_every` of its time wanted it; a stop, or the end, writes one between two saves."""
+        return not (self.folder / BETWEEN).exists()
 
     @property
     def ema_sha256(self) -> str:
@@ -209,6 +216,8 @@ def save_checkpoint(
     ema: UNet,
     optimizer: dict[str, Any],
     progress: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    scheduled: bool = True,
 ) -> None:
     """Write the checkpoint of a step; on return it is on disk whole.
 
@@ -219,6 +228,7 @@ def save_checkpoint(
         ema: Network with the averaged weights.
         optimizer: Its state_dict.
         progress: What else training needs to go on: numbers and tensors.
+        scheduled: False for one that a stop, or the end, writes between two saves.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
     if folder.exists():
@@ -232,6 +242,8 @@ def save_checkpoint(
         state = io.BytesIO()
         torch.save({"step": step, "optimizer": optimizer, "progress": dict(progress)}, state)
         (aside / STATE).write_bytes(state.getbuffer())
+        if not scheduled:
+            (aside / BETWEEN).touch()
         write_json(aside / HASHES, {name: sha256_of(aside / name) for name in (MODEL, EMA, STATE)})
 
 
@@ -280,14 +292,15 @@ def load_weights(model: UNet, path: Path, optional: str | None = None) -> None:
         ) from None
 
 
-def prune_checkpoints(run: Path, keep: int, save_every: int = 1) -> None:
+def prune_checkpoints(run: Path, keep: int, step: int) -> None:
     """Delete checkpoints that are not needed any more, and what killed runs left half-written.
 
-    The best stays, the newest, and of those at multiples of `save_every` the newest `keep`: one that a stop wrote
-    between two saves does not push out those that a run without the stop would have.
+    The best stays, the newest, and of those that were scheduled the newest `keep`: one that a stop wrote between two
+    saves does not push out those that a run without the stop would have. Checkpoints beyond `step`, where training
+    stands, are damaged: they push out none, and are written anew when that step comes.
     """
-    found = checkpoints(run)
-    scheduled = [checkpoint for checkpoint in found if checkpoint.step % save_every == 0]
+    found = [checkpoint for checkpoint in checkpoints(run) if checkpoint.step <= step]
+    scheduled = [checkpoint for checkpoint in found if checkpoint.scheduled]
     kept = {checkpoint.step for checkpoint in (*scheduled[-keep:], *found[-1:])}
     if (run / "checkpoints" / BEST).exists():
         kept.add(_best_step(run))

@@ -224,7 +224,7 @@ class _Training:
         """The averaged network's loss on held-out and on training films; False if it is not finite."""
         state, finite = self.state, True
         if self._main:
-            size = self.config.train.micro_batch_size or self.config.train.batch_size
+            size = self.config.train.images_at_once(self.accelerator.num_processes)
             losses = held_losses(state.ema, self.diffusion, self.held, size, self.accelerator.device)
             finite = losses.finite
             if finite:
@@ -239,7 +239,8 @@ class _Training:
             return
         step = self.state.step
         device, told = self.accelerator.device, self.conditions
-        x = samples_of(self.state.ema, self.diffusion, self.config, device, told)
+        size = self.config.train.images_at_once(self.accelerator.num_processes)
+        x = samples_of(self.state.ema, self.diffusion, self.config, device, size, told)
         picture, levels = as_picture(x, told), grey_levels(x)
         write_png(self.run / "samples" / f"step-{step:08d}.png", picture)
         warnings = sample_warnings(levels, self.films)
@@ -253,17 +254,24 @@ class _Training:
         """Checkpoint; the last thing that a step does. Not in a row of steps that failed, unless it is the end."""
         state, train = self.state, self.config.train
         failing = state.tally.in_a_row > 0 and state.step < train.max_steps
-        if not self._main or (failing and state.step % train.save_every == 0):
+        scheduled = state.step % train.save_every == 0
+        if not self._main or (failing and scheduled):
             return
         save_checkpoint(
-            self.run, state.step, state.model, state.ema, state.optimizer.state_dict(), state.progress()
+            self.run,
+            state.step,
+            state.model,
+            state.ema,
+            state.optimizer.state_dict(),
+            state.progress(),
+            scheduled=scheduled,
         )
         self._tidy()
 
     def _tidy(self) -> None:
         """Which checkpoint is best, and which are needed; a kill before it is made good when training goes on."""
         mark_best(self.run, read_log(self.run))
-        prune_checkpoints(self.run, self.config.train.keep_checkpoints, self.config.train.save_every)
+        prune_checkpoints(self.run, self.config.train.keep_checkpoints, self.state.step)
 
     def _go_on_from(self, newest: Checkpoint | None, start: Checkpoint | None) -> None:
         """Bring the state to the newest whole checkpoint, the one that the main process sees, else to the start."""
@@ -287,7 +295,7 @@ class _Training:
                 "train into a new folder."
             )
         failed = state.step
-        found = roll_back(self.run, failed, state.detour, train.save_every) if self._main else None
+        found = roll_back(self.run, failed, state.detour) if self._main else None
         checkpoint, detour = told_by_main(self.accelerator, found)
         resume(state, checkpoint, detour)
         self.speedometer.start(state.step)

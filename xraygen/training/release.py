@@ -1,5 +1,6 @@
 """RUN -> a RUN to pass on: one checkpoint's averaged weights in half precision, and a model card."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from xraygen.training.conditions import CONDITIONS, read_conditions
 from xraygen.training.held_out import write_held_out
 from xraygen.training.logging import read_log
 
-_DATASET = "dataset.json"
+_DATASET, _IMPORTED, _AVERAGE = "dataset.json", "imported.json", "posthoc-ema.json"
 _CARD = """{text}
 ## What it is
 
@@ -25,7 +26,7 @@ _CARD = """{text}
 | images | {height} x {width}, {channels} channel(s) |
 | network | {parameters:,} parameters, predicts {prediction} over {timesteps} steps, {schedule} schedule |
 | told | {conditions} |
-| training | step {step:,} of batch {batch}: {seen:,} images seen; average of decay {decay:g} |
+| training | {training} |
 | validation loss | {loss} |
 | weights | the average in half precision, sha256 {sha256} |
 | written by | xraygen {version} |
@@ -73,7 +74,7 @@ def release(run: Path, out: Path, choice: Choice | Checkpoint = "best", text: st
         folder.mkdir(parents=True)
         (folder / EMA).write_bytes(save(weights))
         write_json(folder / HASHES, {EMA: sha256_of(folder / EMA)})
-        for name in (CONDITIONS, _DATASET):
+        for name in (CONDITIONS, _DATASET, _IMPORTED, _AVERAGE):
             if (run / name).exists():
                 (aside / name).write_bytes((run / name).read_bytes())
         write_held_out(run, checkpoint.step, aside)
@@ -112,13 +113,22 @@ def _facts(run: Path, config: RunConfig, checkpoint: Checkpoint, parameters: int
         "timesteps": config.schedule.num_timesteps,
         "schedule": config.schedule.kind,
         "conditions": "; ".join(names) or "nothing",
-        "step": checkpoint.step,
-        "batch": config.train.batch_size,
-        "seen": checkpoint.step * config.train.batch_size,
-        "decay": config.train.ema_decay,
+        "training": _training(run, config, checkpoint.step),
         "loss": "not measured at this step" if loss is None else f"{loss:.5f}",
         "version": environment(torch.device("cpu"))["xraygen"],
     }
+
+
+def _training(run: Path, config: RunConfig, step: int) -> str:
+    """How long it was trained, and what kind of average its weights are; of an imported network neither is known."""
+    if (run / _IMPORTED).exists():
+        return "elsewhere; not known"
+    average = f"average of decay {config.train.ema_decay:g}"
+    if (run / _AVERAGE).exists():
+        width = json.loads((run / _AVERAGE).read_text(encoding="utf-8"))["sigma_rel"]
+        average = f"average of relative width {width:g} (Karras et al. 2024)"
+    batch = config.train.batch_size
+    return f"step {step:,} of batch {batch}: {step * batch:,} images seen; {average}"
 
 
 def _validation_loss(run: Path, step: int) -> float | None:

@@ -26,7 +26,7 @@ class Detour(NamedTuple):
     rollbacks: int = 0
 
 
-def roll_back(run: Path, step: int, detour: Detour, save_every: int) -> tuple[Checkpoint, Detour]:
+def roll_back(run: Path, step: int, detour: Detour) -> tuple[Checkpoint, Detour]:
     """Make the last good checkpoint the newest.
 
     Good is a checkpoint whose last step counted. One that a stop wrote between two saves is not taken, since a run that
@@ -36,13 +36,12 @@ def roll_back(run: Path, step: int, detour: Detour, save_every: int) -> tuple[Ch
         run: RUN folder.
         step: Steps done when it was noticed.
         detour: Of the state at `step`.
-        save_every: `train.save_every`.
 
     Returns:
         The checkpoint to go on from, and the detour from there.
     """
     whole = [each for each in reversed(checkpoints(run)) if each.step < step and damage(each) is None]
-    scheduled = (each for each in whole if each.step % save_every == 0)
+    scheduled = (each for each in whole if each.scheduled)
     good = next((each for each in scheduled if not read_progress(each)["tally"]["in_a_row"]), None)
     if good is None:
         raise XraygenError(

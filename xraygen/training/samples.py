@@ -19,9 +19,10 @@ def samples_of(
     diffusion: GaussianDiffusion,
     config: RunConfig,
     device: torch.device,
+    size: int,
     conditions: TrainingConditions | None = None,
 ) -> Tensor:
-    """DDIM samples of the averaged network, from the same noise every time, in parts no larger than training's.
+    """DDIM samples of the averaged network, from the same noise every time, in parts of `size`.
 
     Where the network is told conditions, as many of each category of the first of them, all from the same noise.
 
@@ -30,6 +31,7 @@ def samples_of(
         diffusion: The run's diffusion.
         config: The run's configuration: `train.sample_count` images in `train.sample_steps` steps.
         device: Where the network lies.
+        size: Images that go through it at once.
         conditions: What the network can be told.
 
     Returns:
@@ -46,7 +48,7 @@ def samples_of(
         condition = rows.repeat_interleave(each, dim=0)
     steps = min(train.sample_steps, config.schedule.num_timesteps)
     diffusion = diffusion.with_variance("fixed_small").respace(steps)
-    size, dtype = train.micro_batch_size or train.batch_size, ema.conv_in.weight.dtype
+    dtype = ema.conv_in.weight.dtype
     parts = zip(torch.split(x_t, size), torch.split(condition, size), strict=True)
     return torch.cat(
         [

@@ -82,11 +82,22 @@ def _pays_on_gpu(choice: bool | Literal["auto"], device: torch.device) -> bool:
 def resume(state: State, checkpoint: Checkpoint, detour: Detour) -> None:
     """Bring a state to where a checkpoint was written, by way of the roll-backs done since."""
     state.optimizer.load_state_dict(load_checkpoint(checkpoint, state.model, state.ema))
+    _lay_out_as_weights(state.optimizer)
     state.step, state.detour = checkpoint.step, detour
     progress = read_progress(checkpoint)
     state.tally = Tally.from_state(progress["tally"], next(state.model.parameters()).device)
     if state.averages:
         state.averages.load_state(progress["power_averages"])
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Adam) -> None:
+    """Moments lie in memory as their weights do, whatever layout `train.channels_last` had when they were saved.
+
+    The fused kernel of a CPU walks all of them side by side and asks for no strides; that of a GPU refuses.
+    """
+    for weight, held in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            held[name] = torch.empty_like(weight).copy_(held[name])
 
 
 def optimiser_step(

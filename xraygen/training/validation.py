@@ -18,7 +18,7 @@ from xraygen.training.augmentation import no_labels
 from xraygen.training.batches import Batch, as_model_input
 from xraygen.training.conditions import TrainingConditions, conditions_of
 
-_LARGEST = 256
+HELD_FILMS = 256
 _BANDS = 5
 
 
@@ -35,7 +35,7 @@ def held_films(
 ) -> Held:
     """Up to 256 films of either split, spread over it, with timesteps, noise and all that is known, on the CPU."""
     train, validation = dataset.indices("train"), dataset.indices("validation")
-    count = min(_LARGEST, len(train), len(validation) or len(train))
+    count = min(HELD_FILMS, len(train), len(validation) or len(train))
     generator = torch_generator(seed, "validation")
     t = diffusion.draw_timesteps(count, generator)
     channels, (height, width) = dataset.info.channels, dataset.info.size
