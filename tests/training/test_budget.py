@@ -179,6 +179,13 @@ def test_too_little_memory_is_said_before_the_first_step(batch: int, advice: str
     assert "WARNING" not in " ".join(budget_sentences(needed, PEAK, "NVIDIA A", fullest))
 
 
+def test_attention_that_no_level_has_is_warned_of() -> None:
+    needed = budget(small_run("model.channel_mult=[1,2]", "model.attention_resolutions=[8,7,4]"))
+    text = " ".join(budget_sentences(needed, PEAK, "this CPU"))
+    assert "names 7, and no level is so high (they are 8, 4 px)" in text
+    assert text.count("WARNING") == 1
+
+
 def test_disk_is_what_checkpoints_take_at_the_fullest(
     tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

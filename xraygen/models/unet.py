@@ -43,6 +43,12 @@ class _Stage(nn.Module):
         return out
 
 
+def level_heights(config: ModelConfig) -> tuple[int, ...]:
+    """Height of the network's features in pixels, level by level."""
+    height = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+    return tuple(height // config.patch_size >> level for level in range(len(config.channel_mult)))
+
+
 def for_inference(network: "UNet") -> "UNet":
     """The network itself, its weights laid out as convolutions like them best where no gradient is asked for."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,8 +73,7 @@ class UNet(nn.Module):
         width, dropout = config.channels, config.dropout
         embedding = 4 * width
         patched = config.in_channels * config.patch_size**2
-        size = config.image_size
-        height = (size if isinstance(size, int) else size[0]) // config.patch_size
+        attends = [height in config.attention_resolutions for height in level_heights(config)]
 
         self.time = nn.Sequential(dense(width, embedding), nn.SiLU(), dense(embedding, embedding))
         self.conv_in = conv(patched, width)
@@ -79,10 +84,9 @@ class UNet(nn.Module):
         channels = width
         last = len(config.channel_mult) - 1
         for level, mult in enumerate(config.channel_mult):
-            attention = height >> level in config.attention_resolutions
             for _ in range(config.num_res_blocks):
                 self.down.append(
-                    _Stage(channels, mult * width, embedding, attention=attention, dropout=dropout)
+                    _Stage(channels, mult * width, embedding, attention=attends[level], dropout=dropout)
                 )
                 channels = mult * width
                 skips.append(channels)
@@ -98,11 +102,14 @@ class UNet(nn.Module):
         )
 
         for level, mult in reversed(list(enumerate(config.channel_mult))):
-            attention = height >> level in config.attention_resolutions
             for _ in range(config.num_res_blocks + 1):
                 self.up.append(
                     _Stage(
-                        channels + skips.pop(), mult * width, embedding, attention=attention, dropout=dropout
+                        channels + skips.pop(),
+                        mult * width,
+                        embedding,
+                        attention=attends[level],
+                        dropout=dropout,
                     )
                 )
                 channels = mult * width

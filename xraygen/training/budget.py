@@ -15,7 +15,7 @@ from torch import nn
 from xraygen.config import ModelConfig, RunConfig
 from xraygen.models.augmentation import AUGMENTATIONS
 from xraygen.models.blocks import SelfAttention
-from xraygen.models.unet import UNet
+from xraygen.models.unet import UNet, level_heights
 from xraygen.training.ledger import AsOnDevice, Ledger
 from xraygen.training.peak import DevicePeak
 from xraygen.training.validation import HELD_FILMS
@@ -255,6 +255,12 @@ def budget_sentences(budget: Budget, peak: DevicePeak, where: str, has_bytes: in
         f"Disk: {_quantity(budget.disk_bytes(), 'B')} at the fullest, for {train.keep_checkpoints} checkpoints, the "
         "best one and the one being written.",
     ]
+    asked, heights = budget.config.model.attention_resolutions, level_heights(budget.config.model)
+    for unmet in [height for height in asked if height not in heights]:
+        lines.append(
+            f"WARNING: model.attention_resolutions names {unmet}, and no level is so high (they are "
+            f"{', '.join(map(str, heights))} px): it does nothing."
+        )
     if has_bytes is not None and fullest > has_bytes:
         lines.append(_too_much(budget, where, has_bytes))
     if budget.sampling.peak_bytes > budget.work.peak_bytes:
