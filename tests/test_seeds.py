@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from xraygen.seeds import derive_seed, numpy_generator, torch_generator
+from xraygen.synthesis.noise import SeededNoise
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,5 @@ def test_the_drawn_numbers_stay_what_they_were_in_version_0_1() -> None:
         rtol=0,
         atol=1e-12,
     )
+    image = SeededNoise([0], (1, 1, 3), torch.device("cpu")).draw().flatten()
+    torch.testing.assert_close(image, torch.tensor([-1.3218633, -0.4165690, 0.9170843]), rtol=0, atol=1e-6)

@@ -122,6 +122,19 @@ def test_what_differs_is_refused_by_name(
         remake(conditional_run, f"{out}/metadata.csv#0", None, device="cpu")
 
 
+def test_a_set_whose_noise_is_of_the_older_generator_is_neither_made_again_nor_gone_on_with(
+    conditional_run: Path, made: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(made, tmp_path / "set"))
+    origin = read_provenance(out)
+    assert origin["settings"].pop("noise") == "pcg64"  # an older set does not say which
+    write_json(out / "provenance.json", origin)
+    with pytest.raises(UsageError, match=r"with another settings \(noise\) than"):
+        remake(conditional_run, f"{out}/metadata.csv#0", None, device="cpu")
+    with pytest.raises(UsageError, match=r"with another settings \(noise\);"):
+        make(conditional_run, out, [4], "F")
+
+
 @pytest.mark.parametrize(
     ("like", "said"),
     [

@@ -36,7 +36,7 @@ from xraygen.synthesis.conditions import (
     wish_model,
 )
 from xraygen.synthesis.images import FileFormat, image_path, images_of, settings_of_format, write_image
-from xraygen.synthesis.noise import SeededNoise
+from xraygen.synthesis.noise import NOISE, SeededNoise
 from xraygen.synthesis.provenance import agreed_provenance, differences, provenance
 from xraygen.synthesis.rows import ProcessRows, is_there, merge
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sample, sampling_diffusion
@@ -208,7 +208,7 @@ def _prepare(
     network, diffusion, config = load_run(run, device, checkpoint)
     conditions = read_conditions(run, config)
     chain = sampling_diffusion(diffusion, settings)
-    told = {**asdict(settings), "steps": len(chain.schedule.timesteps)}
+    told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "noise": NOISE}
     told |= settings_of_format(run, file_format, mark, config.data.shape)
     told |= guidance.told(run, conditions)
     origin = provenance(run, checkpoint, told, device, compiled=compiled)

@@ -24,6 +24,7 @@ from xraygen.films.writers import write_png
 from xraygen.progress import Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.chains import Chains, mean_pairwise_rmse, progressive_frames, shared_chain
+from xraygen.synthesis.noise import NOISE
 from xraygen.synthesis.provenance import FORMAT_VERSION, agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sampling_diffusion
 from xraygen.synthesis.timesteps import nearest_step
@@ -106,7 +107,7 @@ def progressive(
     columns = kept_steps(steps, every)
     splits = split_timesteps(settings, chain.schedule.num_timesteps)
     told = {**asdict(sampler), "steps": steps, "every": every, "seeds": list(seeds)}
-    told |= {"splits": list(splits), "branches": settings.branches}
+    told |= {"splits": list(splits), "branches": settings.branches, "noise": NOISE}
     chains = Chains(model, chain, config.data.shape, sampler, target, report)
     with sole_writer(out):
         origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))

@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 PROVENANCE = "provenance.json"
 OLDER = "an older version"
 """What a set is by that does not say its version."""
-_MEANT = {"precision": "float32"}
+_MEANT = {"precision": "float32", "noise": "mt19937"}
 """Settings that older versions did not say, and what they meant."""
 _DECIDES_NOTHING = ("id", "dataset_sha256", "created", "clock", "machine", "environment")
 
