@@ -10,6 +10,7 @@ from xraygen.atomic import atomic_file, remove_leftovers, sole_writer, write_jso
 from xraygen.devices import choose_device
 from xraygen.progress import Progress, Report
 from xraygen.synthesis.chains import Chains, progressive_frames
+from xraygen.synthesis.noise import NOISE
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, as_stored, sampling_diffusion
 from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run
@@ -54,7 +55,7 @@ def trajectory(
     rows = rows_of_chain(len(chain.schedule.timesteps))
     chains = Chains(model, chain, config.data.shape, sampler, target)
     batch = sampler.compute_batch
-    told = {**asdict(sampler), "rows": list(rows)}
+    told = {**asdict(sampler), "rows": list(rows), "noise": NOISE}
     with sole_writer(folder):
         origin = agreed_provenance(folder, provenance(run, chosen, told, target))
         write_json(folder / "provenance.json", origin)
