@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image, ImageSequence
@@ -23,7 +24,7 @@ from xraygen.ranges import stored_to_unit
 from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.path_folder import PathOutputs
 from xraygen.synthesis.path_frames import Way
-from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.synthesis.sampling import DEFAULT_STEPS, SamplerSettings
 from xraygen.synthesis.timesteps import log_snrs, timestep_of_log_snr
 from xraygen.training.checkpoint import LoadedRun
 
@@ -225,6 +226,19 @@ def test_inversion_takes_no_other_sampler(tiny_run: Path, tiny_dataset: Path, tm
                 tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", tmp_path / "out",
                 InterpolateSettings(mode="inversion", timestep=9), sampler, outputs=PLAIN, device="cpu",
             )  # fmt: skip
+
+
+def test_a_path_says_how_many_steps_its_sampler_takes_where_none_were_asked_for(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEFAULT_STEPS, "ddim", 5)  # of the 20 timesteps of this RUN
+    interpolate(
+        tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", tmp_path / "out",
+        InterpolateSettings(timestep=9, frames=2), SamplerSettings("ddim"), outputs=PLAIN, file_format="dicom",
+        device="cpu",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]["steps"] == 5
+    assert "ddim, 5 steps" in pydicom.dcmread(tmp_path / "out" / "path.dcm").DerivationDescription
 
 
 def test_another_dataset_than_the_runs_says_nothing_of_its_training_films(

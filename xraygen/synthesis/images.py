@@ -161,10 +161,8 @@ def _attributes(
     seed: int, shape: tuple[int, ...], origin: Mapping[str, Any], words: Words, kind: Kind, mark: bool
 ) -> SyntheticAttributes:
     """What a DICOM file says of one image."""
-    spacing, settings = _spacing(origin), origin["settings"]
-    how = [
-        f"checkpoint {origin['checkpoint']['ema_sha256'][:16]}, {settings['sampler']}, {settings['steps']} steps"
-    ]
+    spacing = _spacing(origin)
+    how = _how(origin)
     how += [f"{name} {word}" for name, word in words.items()]
     if spacing is not None:
         how.append("pixel spacing nominal: the median of the training films as resized")
@@ -201,8 +199,8 @@ def _version(origin: Mapping[str, Any]) -> str:
 def _how(origin: Mapping[str, Any]) -> list[str]:
     """Checkpoint and sampler, in words."""
     settings = origin["settings"]
-    steps = "all" if settings["steps"] is None else settings["steps"]
-    return [f"checkpoint {origin['checkpoint']['ema_sha256'][:16]}", settings["sampler"], f"{steps} steps"]
+    checkpoint = f"checkpoint {origin['checkpoint']['ema_sha256'][:16]}"
+    return [checkpoint, settings["sampler"], f"{settings['steps']} steps"]
 
 
 def _spacing(origin: Mapping[str, Any]) -> tuple[float, float] | None:

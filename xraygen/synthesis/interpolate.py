@@ -209,6 +209,7 @@ def _start(
 def _decisive(run: Path, way: Way, settings: InterpolateSettings, start: int, told: _Told) -> dict[str, Any]:
     """All settings that decide what the frames look like, for the provenance."""
     decisive = {**asdict(settings), **asdict(way.sampler)}
+    decisive["steps"] = len(way.chain.schedule.timesteps)
     decisive["timestep"] = int(way.chain.schedule.timesteps[start])
     decisive["ends_sha256"] = [end.content for end in way.ends]
     if told.conditions.members:
