@@ -17,6 +17,8 @@ _SECONDS = (15.0, 120.0)
 """To connect, and between two bytes."""
 _STUDY_UID, _SERIES_UID, _SOP_UID, _MODALITY = "0020000D", "0020000E", "00080018", "00080060"
 _PAGE = 200
+_OF_A_STORE = ("application/dicom+json", "application/json", "application/dicom+xml", "application/xml")
+"""What a Store Instances Response is written in (PS3.18 10.5.3)."""
 
 
 @contextmanager
@@ -60,7 +62,10 @@ class _WebArchive:
         """
         dataset = pydicom.dcmread(io.BytesIO(film))
         with self._one_sentence("store"):
-            answer = self._client.store_instances([dataset])
+            try:
+                answer = self._client.store_instances([dataset])
+            except (AttributeError, KeyError, SyntaxError, TypeError):  # JSON or XML, and not DICOM's
+                raise self._not_taken() from None
         failed = _named(answer, "FailedSOPSequence")
         if dataset.SOPInstanceUID in failed:
             reason = failed[dataset.SOPInstanceUID]
@@ -69,7 +74,7 @@ class _WebArchive:
         if dataset.SOPInstanceUID in _named(answer, "ReferencedSOPSequence"):
             return
         if self._http_status != requests.codes.ok:
-            raise ServerError(f"{self._server.name} does not say that it has taken a film.", again=False)
+            raise self._not_taken()
 
     def find(self, keys: Mapping[str, str]) -> list[Series]:
         """QIDO-RS of studies, then of their series."""
@@ -110,9 +115,28 @@ class _WebArchive:
                 yield content.getvalue()
 
     def _remember(self, response: requests.Response, *_: Any, **__: Any) -> requests.Response:
-        """The status of the last answer, which the client does not hand on."""
+        """The status of the last answer, which the client does not hand on.
+
+        Raises:
+            ServerError: If the answer sends elsewhere, for a POST would arrive there as a GET without its film; or if a
+                store is answered by a page, such as that of a login.
+        """
         self._http_status = response.status_code
+        if 300 <= response.status_code < 400:
+            response.close()
+            raise ServerError(
+                f"{self._server.name} sends to another address (HTTP {response.status_code}), and nothing goes there; "
+                "give the address at which it answers itself as --dicomweb, and check the token.",
+                again=False,
+            )
+        if response.ok and response.request.method == "POST" and response.content:
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if kind not in _OF_A_STORE:
+                raise self._not_taken()
         return response
+
+    def _not_taken(self) -> ServerError:
+        return ServerError(f"{self._server.name} does not say that it has taken a film.", again=False)
 
     @contextmanager
     def _one_sentence(self, what: str) -> Iterator[None]:
