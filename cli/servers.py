@@ -49,6 +49,12 @@ def read_server(
 
     if (address is None) == (dicomweb is None):
         raise UsageError(f"Name one archive: {option} HOST:PORT with --aet, or --dicomweb URL.")
+    if dicomweb is not None and aet is not None:
+        raise UsageError(
+            f"--aet: DICOMweb knows no AE title; leave it out, or name the archive as {option} HOST:PORT."
+        )
+    if address is not None and token_file is not None:
+        raise UsageError(f"--token-file: {option} takes no token, only --dicomweb does; leave it out.")
     secured = Tls(tls_ca, tls_cert) if tls or tls_ca or tls_cert else None
     if dicomweb is not None:
         return WebServer(dicomweb, _read_token(token_file), secured)

@@ -25,6 +25,11 @@ Cli = Callable[..., Result]
         (["--dicomweb", "https://me:secret@pacs"], "XRAYGEN_TOKEN"),
         (["--dicomweb", "https://pacs?token=secret"], "XRAYGEN_TOKEN"),
         (["--to", "pacs:104", "--aet", "A", "--tls-ca", "/nowhere.pem"], "expected a PEM file"),
+        (["--dicomweb", "http://localhost", "--tls"], "give an https URL"),
+        (["--dicomweb", "http://localhost", "--tls-ca", __file__], "give an https URL"),
+        (["--dicomweb", "http://localhost", "--tls-cert", __file__], "give an https URL"),
+        (["--dicomweb", "https://localhost", "--aet", "A"], "--aet: DICOMweb knows no AE title"),
+        (["--to", "pacs:104", "--aet", "A", "--token-file", __file__], "--token-file: --to takes no token"),
     ],
 )
 def test_what_names_no_archive_is_one_sentence(

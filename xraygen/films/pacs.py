@@ -135,6 +135,10 @@ class WebServer:
                 "--dicomweb: a URL with a user, a password or a query would end up in logs; give what authorises in "
                 "XRAYGEN_TOKEN or a --token-file."
             )
+        if self.tls is not None and parts.scheme != "https":
+            raise UsageError(
+                f"{self.url}: --tls, --tls-ca and --tls-cert secure no http; give an https URL, or none of them."
+            )
         if self.token and parts.scheme != "https" and parts.hostname not in _LOCAL:
             raise UsageError(f"{self.url}: a token is sent over https only.")
 
