@@ -69,6 +69,7 @@ def export(
 
     choice = options.read_checkpoint("newest" if to is Target.diffusers else checkpoint)
     chosen = check_weights(run, choice, weights.value, audit, acknowledged=acknowledge_patient_data)
+    _check_target(run, to, out)
     if dry_run:
         console.emit({"folder": str(out), "to": to.value, "step": chosen.step}, as_json=as_json)
         console.say(f"Would write the {weights} weights of step {chosen.step} of {run} for {to} into {out}.")
@@ -95,6 +96,21 @@ def _check_options(to: Target, weights: Weights, given: Collection[str]) -> None
         raise UsageError("--checkpoint: --to diffusers writes the newest checkpoint; leave it out.")
     if "card" in given and to is not Target.release:
         raise UsageError(f"--card: --to {to} writes no model card; leave it out.")
+
+
+def _check_target(run: Path, to: Target, out: Path) -> None:
+    """Refuse what would not be written."""
+    from xraygen.atomic import check_absent
+
+    check_absent(out)
+    if to is Target.diffusers:
+        from xraygen.interop.diffusers import settings_for_diffusers
+
+        settings_for_diffusers(run)
+    if to is Target.monai:
+        from xraygen.interop.monai_bundle import check_makes_films
+
+        check_makes_films(run)
 
 
 def _release(run: Path, out: Path, chosen: "Checkpoint", card: Path | None, *, as_json: bool) -> None:

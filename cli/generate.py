@@ -1,5 +1,6 @@
 """`xraygen generate`: RUN -> SYNTHETIC."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,8 @@ from xraygen.errors import UsageError
 from . import console, options
 
 if TYPE_CHECKING:
-    from xraygen.synthesis.conditions import Wish
+    from xraygen.synthesis.conditions import Guidance, Wish
+    from xraygen.synthesis.sampling import SamplerSettings
 
 
 _WITH_LIKE = {"run", "out", "like", "device", "dry_run", "as_json"}
@@ -134,7 +136,6 @@ def generate(
         return
     if out is None:
         raise UsageError("Say where to: --out FOLDER is missing.")
-    films: list[int] | list[Wish] = [] if seeds is None else options.read_seeds(seeds)
     words = options.read_conditions(condition or [])
     if words and plan is not None:
         raise UsageError(
@@ -142,10 +143,11 @@ def generate(
         )
     interval = options.read_interval(guidance_interval)
     count = options.read_steps(steps)
-    if plan is not None:
-        films = _planned(run, plan, guidance)
+    from xraygen.synthesis.conditions import Guidance
     from xraygen.synthesis.sampling import chosen_settings
 
+    told = Guidance(words, guidance, interval)
+    films = _films(run, seeds, plan, told)
     settings = replace(
         chosen_settings(
             None if sampler is None else sampler.value, count, None if spacing is None else spacing.value
@@ -156,14 +158,14 @@ def generate(
         percentile=percentile,
         precision=precision.value,
     )
+    _check_heeded(options.given(context), settings)
     choice = options.read_checkpoint(checkpoint)
     if dry_run:
-        told = "".join(f", {name} {word}" for name, word in words.items())
+        said = "".join(f", {name} {word}" for name, word in words.items())
         how = sampler or ("default" if steps is None else f"{steps} steps")
         console.emit({"synthetic": str(out), "images": len(films), "told": words}, as_json=as_json)
-        console.say(f"Would make {len(films)} images with {how}{told} from {run} into {out}.")
+        console.say(f"Would make {len(films)} images with {how}{said} from {run} into {out}.")
         return
-    from xraygen.synthesis.conditions import Guidance
     from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.share import Share
 
@@ -174,7 +176,7 @@ def generate(
             out,
             films,
             settings,
-            guidance=Guidance(words, guidance, interval),
+            guidance=told,
             file_format=file_format.value,
             mark=mark,
             checkpoint=choice,
@@ -200,22 +202,40 @@ def generate(
         console.say(f"{summary.quarantined} that were asked for are in quarantine, and are not made again.")
 
 
-def _planned(run: Path, plan: Path, guidance: float) -> "list[Wish]":
+def _films(run: Path, seeds: str | None, plan: Path | None, told: "Guidance") -> "list[int] | list[Wish]":
+    """What is ordered, if the RUN can be told what it is to be told."""
     from xraygen.synthesis.plan import read_plan
     from xraygen.training.checkpoint import run_config
     from xraygen.training.conditions import read_conditions
 
-    return read_plan(plan, read_conditions(run, run_config(run)), guidance)
+    asked = None if seeds is None else options.read_seeds(seeds)
+    conditions = read_conditions(run, run_config(run))
+    told.checked(conditions, planned=plan is not None)
+    if plan is not None:
+        return read_plan(plan, conditions, told.weight)
+    assert asked is not None
+    return asked
+
+
+def _check_heeded(given: Collection[str], settings: "SamplerSettings") -> None:
+    """Refuse what these settings would leave unheeded; it would make another set of the same films."""
+    if "eta" in given and settings.sampler != "ddim":
+        raise UsageError(f"--eta: {settings.sampler} has none; leave it out, or say --sampler ddim.")
+    if "percentile" in given and settings.threshold != "dynamic":
+        raise UsageError(
+            f"--percentile: --threshold {settings.threshold} has none; leave it out, or say --threshold dynamic."
+        )
 
 
 def _again(run: Path, like: str, out: Path | None, device: str, *, dry_run: bool, as_json: bool) -> None:
     """One film made again; exit 1 if it is another."""
+    from xraygen.synthesis.like import remake, row_of
+
     if dry_run:
+        row_of(like)
         console.emit({"like": like, "synthetic": None if out is None else str(out)}, as_json=as_json)
         console.say(f"Would make {like} again from {run}{'' if out is None else f' into {out}'}.")
         return
-    from xraygen.synthesis.like import remake
-
     remade = remake(run, like, out, device=device)
     where = f"; see {out / remade.file_name}" if out is not None else ""
     console.emit(

@@ -114,6 +114,14 @@ def interpolate(
         raise UsageError("--timestep and --log-snr say the same thing; leave one out.")
     t = _TIMESTEP if timestep is None else timestep
     said = options.read_conditions(condition_a or []), options.read_conditions(condition_b or [])
+    choice = options.read_checkpoint(checkpoint)
+    from xraygen.synthesis.interpolate import InterpolateSettings, check_way
+    from xraygen.synthesis.sampling import SamplerSettings
+
+    chain = sampler or (options.SamplerName.ddim if mode is Mode.inversion else options.SamplerName.ddpm)
+    decoding = SamplerSettings(chain.value, steps, precision=precision.value)
+    way = InterpolateSettings(mode.value, t, frames, seed, log_snr, beyond, iterations, guidance)
+    check_way(way, decoding)
     if dry_run:
         going = {"path": str(out), "frames": frames + 2 * beyond, "mode": mode.value}
         console.emit(going, as_json=as_json)
@@ -122,13 +130,9 @@ def interpolate(
             f"Would write {frames + 2 * beyond} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
         )
         return
-    from xraygen.synthesis.interpolate import InterpolateSettings
     from xraygen.synthesis.interpolate import interpolate as make
     from xraygen.synthesis.path_folder import PathOutputs
-    from xraygen.synthesis.sampling import SamplerSettings
 
-    chain = sampler or (options.SamplerName.ddim if mode is Mode.inversion else options.SamplerName.ddpm)
-    way = InterpolateSettings(mode.value, t, frames, seed, log_snr, beyond, iterations, guidance)
     with console.progress() as report:
         made = make(
             run,
@@ -136,12 +140,12 @@ def interpolate(
             film_b,
             out,
             way,
-            SamplerSettings(chain.value, steps, precision=precision.value),
+            decoding,
             outputs=PathOutputs(data, features, grid, mp4),
             condition_a=said[0],
             condition_b=said[1],
             file_format=file_format.value,
-            checkpoint=options.read_checkpoint(checkpoint),
+            checkpoint=choice,
             device=device,
             report=report,
         )

@@ -51,11 +51,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def check_absent(path: Path) -> None:
+    """Raise FolderError if a folder that is to be written exists already."""
+    if path.exists():
+        raise FolderError(f"{path} exists already; choose another folder.")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `path`, which must not exist yet, when the block ends well."""
-    if path.exists():
-        raise FolderError(f"{path} exists already; choose another folder.")
+    check_absent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     shutil.rmtree(aside, ignore_errors=True)

@@ -28,10 +28,9 @@ PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
             {"run": "again", "source": "run", "step": None},
         ),
         (
-            ("generate", "run", "--out", "made", "--seeds", "0-7", "--condition", "finding=NORMAL"),
+            ("generate", "kermany-64", "--out", "made", "--seeds", "0-7", "--condition", "finding=NORMAL"),
             {"synthetic": "made", "images": 8, "told": {"finding": "NORMAL"}},
         ),
-        (("generate", "run", "--like", "set#3"), {"like": "set#3", "synthetic": None}),
         (
             ("progressive", "run", "--out", "pictures", "--seeds", "0-3"),
             {"progressive": "pictures", "chains": 4},
@@ -61,3 +60,17 @@ def test_a_dry_run_tells_a_program_too(
     assert ("config" in told) == ("--data" in command and command[0] == "benchmark")
     assert result.stderr.startswith("Would ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_making_again_looks_for_the_row(
+    xraygen_cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    Path("set", "metadata.csv").write_text("file_name,seed,sha256\nimages/7.png,7,0\n")
+    result = xraygen_cli("generate", "run", "--like", "set#0", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"like": "set#0", "synthetic": None}
+    result = xraygen_cli("generate", "run", "--like", "set#1", "--dry-run")
+    assert result.exit_code == 2
+    assert "has rows 0 to 0" in " ".join(result.stderr.split())

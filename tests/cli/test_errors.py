@@ -177,11 +177,26 @@ def test_another_error_in_the_code_keeps_its_traceback(
         ("generate --seeds 0 --checkpoint ²", "--checkpoint ²"),
         ("generate --seeds 0-²", "--seeds 0-²"),
         ("generate --seeds 0 --steps paper --sampler ddim --dry-run", "--steps paper is ddpm"),
+        ("generate --seeds 0 --eta 0.5", "--eta: dpm++ has none"),
+        ("generate --seeds 0 --sampler unipc --eta 0.5 --dry-run", "--eta: unipc has none"),
+        ("generate --seeds 0 --percentile 99", "--percentile: --threshold static has none"),
+        (
+            "generate --seeds 0 --threshold none --percentile 99 --dry-run",
+            "--percentile: --threshold none has",
+        ),
+        ("generate --seeds 0 --condition nosuch=X --dry-run", "trained without conditions"),
+        ("generate --seeds 0 --guidance 2 --dry-run", "nothing to guide by"),
+        ("generate --seeds 0 --guidance-interval 0.1,2 --dry-run", "nothing to guide by"),
+        ("generate --like nowhere#0 --dry-run", "there is no file"),
+        ("interpolate a b --mode inversion --sampler ddpm --dry-run", "leave out --sampler, or say ddim"),
+        ("interpolate a b --frames 3 --beyond 2 --dry-run", "--beyond 2: with 3 frames"),
+        ("interpolate a b --checkpoint x --dry-run", "--checkpoint x: expected newest"),
         ("interpolate a#² b --device cpu", "There is no file a#²"),
         ("interpolate a b --log-snr nan", "--log-snr nan"),
         ("interpolate a b --guidance inf", "--guidance inf"),
         ("progressive --seeds 0 --split 10,²", "--split 10,²"),
         ("export --to diffusers --dry-run", "--acknowledge-patient-data"),
+        ("export --to diffusers --acknowledge-patient-data --dry-run", "model.patch_size is 2"),
         ("export --to monai --weights model --acknowledge-patient-data", "--weights model: --to monai"),
         ("export --to release --weights model --acknowledge-patient-data", "--weights model: --to release"),
         (
@@ -197,6 +212,32 @@ def test_what_cannot_be_done_as_asked_is_said_before_it_begins(
     verb, *rest = words.split()
     one_sentence(xraygen_cli(verb, tiny_run, *rest, "--out", tmp_path / "out"), 2, said)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", ["--guidance 2", "--guidance-interval 0.1,2", "--guidance 2 --dry-run"])
+def test_a_plan_for_a_run_without_conditions_has_nothing_to_guide_by(
+    xraygen_cli: Cli, tiny_run: Path, tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "plan.csv").write_text("seed\n0\n")
+    command = (
+        "generate",
+        tiny_run,
+        "--plan",
+        tmp_path / "plan.csv",
+        "--out",
+        tmp_path / "out",
+        *words.split(),
+    )
+    one_sentence(xraygen_cli(*command), 2, "trained without conditions", "leave out --guidance")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["diffusers", "monai", "release"])
+def test_a_dry_run_of_an_export_says_that_its_folder_exists(
+    xraygen_cli: Cli, tiny_run: Path, tmp_path: Path, to: str
+) -> None:
+    command = ("export", tiny_run, "--to", to, "--out", tmp_path, "--acknowledge-patient-data", "--dry-run")
+    one_sentence(xraygen_cli(*command), 1, "exists already")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 from xraygen.atomic import write_text
 from xraygen.config import RunConfig
 from xraygen.errors import FolderError, UsageError, XraygenError
-from xraygen.interop.diffusers import export_diffusers, import_diffusers
+from xraygen.interop.diffusers import export_diffusers, import_diffusers, settings_for_diffusers
 
 pytest.importorskip("diffusers")
 
@@ -188,6 +188,8 @@ def test_what_diffusers_cannot_express_is_refused_with_the_reason(
     write_text(tmp_path / "run" / "config.yaml", small_config(*overrides).to_yaml())
     with pytest.raises(UsageError, match=said):
         export_diffusers(tmp_path / "run", tmp_path / "folder")
+    with pytest.raises(UsageError, match=said):
+        settings_for_diffusers(tmp_path / "run")
     assert not (tmp_path / "folder").exists()
 
 

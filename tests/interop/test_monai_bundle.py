@@ -15,9 +15,11 @@ from PIL import Image
 from typer.testing import Result
 
 import xraygen
+from xraygen.config import load_config
 from xraygen.errors import UsageError
 from xraygen.interop.monai_bundle import export_bundle
-from xraygen.training.checkpoint import load_run
+from xraygen.models.unet import UNet
+from xraygen.training.checkpoint import load_run, save_checkpoint
 
 WITHOUT_XRAYGEN = """
 import runpy, sys
@@ -159,12 +161,26 @@ def test_the_program_tells_nothing_of_the_machine_that_traced_it(long_bundle: Pa
 
 
 def test_a_run_of_colour_images_is_no_bundle_of_films(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: tuple[str, ...], tmp_path: Path, xraygen_cli: Callable[..., Result]
 ) -> None:
-    loaded = load_run(tiny_run)
-    colour = loaded.config.data.model_copy(update={"channels": 3})
-    changed = loaded._replace(config=loaded.config.model_copy(update={"data": colour}))
-    monkeypatch.setattr("xraygen.interop.monai_bundle.load_run", lambda *_: changed)
+    config = load_config("cifar10", tiny)
+    network, run, out = UNet(config.model), tmp_path / "run", tmp_path / "bundle"
+    run.mkdir()
+    (run / "config.yaml").write_text(config.to_yaml())
+    save_checkpoint(run, 1, network, network, {})
     with pytest.raises(UsageError, match="makes colour images"):
-        export_bundle(tiny_run, tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
+        export_bundle(run, out)
+    words = (
+        "--to",
+        "monai",
+        "--checkpoint",
+        "newest",
+        "--out",
+        out,
+        "--acknowledge-patient-data",
+        "--dry-run",
+    )
+    result = xraygen_cli("export", run, *words)
+    assert result.exit_code == 2
+    assert "makes colour images" in " ".join(result.stderr.split())
+    assert not out.exists()

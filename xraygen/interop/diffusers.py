@@ -7,7 +7,7 @@ other names.
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from xraygen.atomic import atomic_folder, sha256_of, write_json, write_text
-from xraygen.config import ModelConfig
+from xraygen.config import ModelConfig, RunConfig
 from xraygen.devices import environment
 from xraygen.errors import FolderError
 from xraygen.interop.names import diffusers_names, modern_name
@@ -100,6 +100,16 @@ def import_diffusers(source: Path, run: Path) -> ImportSummary:
     return ImportSummary(run, _parameters(network), files[2])
 
 
+def settings_for_diffusers(run: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any]]:
+    """A RUN's configuration, and the same as diffusers' network and scheduler.
+
+    Raises:
+        UsageError: If diffusers' `UNet2DModel` or `DDPMScheduler` cannot express the RUN.
+    """
+    config = run_config(run)
+    return config, unet_settings(config), scheduler_settings(config)
+
+
 def export_diffusers(
     run: Path,
     out: Path,
@@ -124,8 +134,7 @@ def export_diffusers(
         UsageError: If diffusers' `UNet2DModel` or `DDPMScheduler` cannot express the RUN.
         FolderError: If the RUN has no whole checkpoint, or `out` exists.
     """
-    config = run_config(run)
-    unet, scheduler = unet_settings(config), scheduler_settings(config)
+    config, unet, scheduler = settings_for_diffusers(run)
     checkpoint = chosen_checkpoint(run, choice)
     network = _without_weights(config.model.model_copy(update={"hears_augmentation": False}))
     theirs = diffusers_names(network)

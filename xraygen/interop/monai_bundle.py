@@ -23,7 +23,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.models.conditions import DROPPED
 from xraygen.models.unet import UNet
-from xraygen.training.checkpoint import Checkpoint, Choice, LoadedRun, chosen_checkpoint, load_run
+from xraygen.training.checkpoint import Checkpoint, Choice, LoadedRun, chosen_checkpoint, load_run, run_config
 from xraygen.training.conditions import read_conditions
 
 STEPS = 50
@@ -54,6 +54,12 @@ class _Denoiser(nn.Module):
         return self.diffusion.denoise(lambda x_t, at: self.model(x_t, at, context), x, t)
 
 
+def check_makes_films(run: Path) -> None:
+    """Raise UsageError if a RUN makes colour images."""
+    if run_config(run).data.channels != 1:
+        raise UsageError(f"{run} makes colour images; a bundle makes films.")
+
+
 def export_bundle(run: Path, out: Path, choice: Choice | Checkpoint = "newest") -> BundleSummary:
     """Write a RUN as a MONAI bundle.
 
@@ -69,10 +75,9 @@ def export_bundle(run: Path, out: Path, choice: Choice | Checkpoint = "newest") 
         UsageError: If the RUN makes colour images.
         FolderError: If the RUN has no such checkpoint, or `out` exists.
     """
+    check_makes_films(run)
     checkpoint = chosen_checkpoint(run, choice)
     loaded = load_run(run, "cpu", checkpoint)
-    if loaded.config.data.channels != 1:
-        raise UsageError(f"{run} makes colour images; a bundle makes films.")
     members = read_conditions(run, loaded.config).members
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     with atomic_folder(out) as aside:

@@ -48,16 +48,26 @@ class Guidance:
     weight: float = 1.0
     interval: tuple[float, float] | None = None
 
-    def checked(self, conditions: Conditions) -> "Guidance":
+    def checked(self, conditions: Conditions, *, planned: bool = False) -> "Guidance":
         """The same in the RUN's order, numbers in their shortest form.
+
+        Args:
+            conditions: What the RUN can be told.
+            planned: Whether a plan says the words, film by film.
 
         Raises:
             UsageError: If the RUN does not know a word, the weight is negative, or there is nothing to guide by.
         """
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise UsageError(f"--guidance {self.weight}: expected a number from 0 up, 1 for no guidance.")
+        guides = self.weight != 1 or self.interval is not None
+        if planned and guides and not conditions.members:
+            raise UsageError(
+                "This RUN was trained without conditions (conditions.columns is empty): its plans name nothing to "
+                "guide by; leave out --guidance and --guidance-interval."
+            )
         if not self.words:
-            if self.weight != 1 or self.interval is not None:
+            if guides and not planned:
                 raise UsageError(
                     "Without --condition there is nothing to guide by; name one, or leave out --guidance."
                 )

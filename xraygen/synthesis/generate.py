@@ -155,8 +155,8 @@ def generate(
     target = share.device(device)
     fast = _compiled(compiled, settings, target)
     work = _prepare(run, out, settings, guidance or Guidance(), file_format, mark, checkpoint, target, fast)
-    if not all(isinstance(film, Wish) for film in films):
-        work = replace(work, guidance=work.guidance.checked(work.conditions))
+    planned = all(isinstance(film, Wish) for film in films)
+    work = replace(work, guidance=work.guidance.checked(work.conditions, planned=planned))
     wishes = [_as_wish(film, work.guidance) for film in films]
     work = replace(work, interval=work.guidance.interval_in_t(work.chain))
     if origin is not None and (what := differences(origin, work.origin)):

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from xraygen.atomic import sha256_of, sole_writer, write_json
 from xraygen.dataset.conditions import Conditions
 from xraygen.dataset.store import Dataset, open_dataset
@@ -114,10 +116,9 @@ def interpolate(
     """
     outputs = outputs or PathOutputs()
     target = choose_device(device)
-    _check(settings, sampler)
+    lam = check_way(settings, sampler)
     if outputs.mp4:
         require_video()
-    lam = lambdas(settings.frames, settings.beyond)
     chosen = chosen_checkpoint(run, checkpoint)
     model, diffusion, config = load_run(run, target, chosen)
     told = _Told(read_conditions(run, config), (condition_a or {}, condition_b or {}))
@@ -151,8 +152,19 @@ def interpolate(
     return PathSummary(out, len(lam), tuple(_prepared(ends)))
 
 
-def _check(settings: InterpolateSettings, sampler: SamplerSettings) -> None:
-    """What can be seen to be wrong without the RUN."""
+def check_way(settings: InterpolateSettings, sampler: SamplerSettings) -> Tensor:
+    """Refuse what can be seen to be wrong without the RUN.
+
+    Args:
+        settings: The way.
+        sampler: How its frames are decoded.
+
+    Returns:
+        Places of the frames, as from `lambdas`.
+
+    Raises:
+        UsageError: If a setting is out of range, or the mode does not go with the sampler.
+    """
     if settings.mode not in MODES:
         raise UsageError(f"--mode {settings.mode}: expected one of {', '.join(MODES)}.")
     if settings.mode == "inversion" and (sampler.random or sampler.sampler != "ddim"):
@@ -165,6 +177,7 @@ def _check(settings: InterpolateSettings, sampler: SamplerSettings) -> None:
         raise UsageError(
             f"--guidance {settings.guidance}: expected a number from 0 up, 1 for the conditions as they are."
         )
+    return lambdas(settings.frames, settings.beyond)
 
 
 def _ends(
