@@ -245,6 +245,19 @@ def test_the_list_knows_films_by_what_the_dataset_calls_them(
     assert names_after(summary, tmp_path) == ["first"]
 
 
+@pytest.mark.parametrize("column", ["image_id", "source"])
+def test_a_film_that_is_gone_is_found_by_what_the_dataset_calls_it(
+    column: str, settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    folder = ward(tmp_path / "in", write_dicom)
+    ingest([folder], tmp_path / "first", settings)
+    (tmp_path / "list.txt").write_text(open_dataset(tmp_path / "first").manifest[column][1])
+    (folder / "film1.dcm").unlink()
+    asked = replace(settings, exclude=tmp_path / "list.txt", also_search=(tmp_path,))
+    summary = ingest([folder], tmp_path / "second", asked)
+    assert (summary.accepted, names_after(summary, tmp_path)) == (5, ["first"])
+
+
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe\x00"])
 def test_a_list_of_nothing_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(content)

@@ -43,12 +43,19 @@ def read_exclusions(path: Path) -> frozenset[str]:
             f"--exclude {path} cannot be read; expected a text file in UTF-8, one film a line."
         ) from None
     entries = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    for separator in ",;\t":
-        entries |= {row[0].strip() for row in csv.reader(sorted(entries), delimiter=separator) if row}
+    entries |= {_first_cell(line, separator) for line in entries for separator in ",;\t"}
     entries -= {""}
     if not entries:
         raise UsageError(f"--exclude {path} lists nothing; expected a patient, study, film or path a line.")
     return frozenset(entries)
+
+
+def _first_cell(line: str, separator: str) -> str:
+    """The first cell of one line: a quote that is left open in it must not swallow the patients of the next lines."""
+    try:
+        return next(csv.reader([line], delimiter=separator))[0].strip()
+    except csv.Error:  # a cell longer than any name
+        return ""
 
 
 def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outcome | None:
@@ -87,7 +94,7 @@ def pseudonyms_of_excluded(
     sources = set(refused.loc[refused["reason"] == REASON, "source"])
     crosswalk = pd.read_csv(crosswalk_path(key), dtype=str, keep_default_na=False)
     images = set(crosswalk.loc[crosswalk["source"].isin(sources), "image_id"]) - {""}
-    return frozenset(names | sources | images)
+    return frozenset({*entries} | names | sources | images)
 
 
 def datasets_with(names: Collection[str], folders: Sequence[Path]) -> dict[Path, str]:
