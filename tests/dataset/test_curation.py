@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from imagecodecs import jpeg2k_encode
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from xraygen.dataset.curation import (
     CurationSettings,
@@ -23,7 +27,7 @@ from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
 from xraygen.dataset.manifest import read_rejected
 from xraygen.dataset.store import open_dataset
-from xraygen.errors import UsageError
+from xraygen.errors import UsageError, XraygenError
 from xraygen.films.phantom import phantom_film
 from xraygen.films.transforms import PrepareSettings, prepare_film
 from xraygen.seeds import numpy_generator
@@ -256,6 +260,76 @@ def test_a_film_that_is_gone_is_found_by_what_the_dataset_calls_it(
     asked = replace(settings, exclude=tmp_path / "list.txt", also_search=(tmp_path,))
     summary = ingest([folder], tmp_path / "second", asked)
     assert (summary.accepted, names_after(summary, tmp_path)) == (5, ["first"])
+
+
+@pytest.mark.parametrize("anonymous", ["a.dcm", "c.dcm"])
+@pytest.mark.parametrize(("entry", "left"), [("PAT-1", 1), ("1.2.3.1", 1), ("b.dcm", 2)])
+def test_identical_films_are_withdrawn_with_the_patients_whatever_they_are_called(
+    entry: str,
+    left: int,
+    anonymous: str,
+    settings: IngestSettings,
+    tmp_path: Path,
+    write_dicom: Callable[..., Path],
+) -> None:
+    """Named by its place alone, one copy stays out and the others are judged as ever."""
+    write_dicom(tmp_path / "in/b.dcm", 0, "PAT-1", instance="1.2.3.1")
+    write_dicom(tmp_path / "in" / anonymous, 0)
+    write_dicom(tmp_path / "in/d.dcm", 0)
+    write_dicom(tmp_path / "in/e.dcm", 1, "PAT-2")
+    (tmp_path / "list.txt").write_text(entry)
+    summary = ingest(
+        [tmp_path / "in"], tmp_path / "dataset", replace(settings, exclude=tmp_path / "list.txt")
+    )
+    assert summary.rejected == ({"excluded": 3} if left == 1 else {"excluded": 1, "duplicate": 1})
+    assert (tmp_path / "dataset/overview-rejected.png").exists() == (left == 2)
+    ingest([tmp_path / "in/e.dcm"], tmp_path / "alone", settings)
+    images, alone = open_dataset(tmp_path / "dataset").images, open_dataset(tmp_path / "alone").images
+    assert len(images) == left
+    np.testing.assert_array_equal(images[-1:], alone)
+
+
+def test_nothing_is_left_of_a_withdrawn_film_and_its_copy(
+    settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    write_dicom(tmp_path / "in/a.dcm", 0)
+    write_dicom(tmp_path / "in/b.dcm", 0, "PAT-1")
+    (tmp_path / "list.txt").write_text("PAT-1")
+    with pytest.raises(XraygenError, match="none of the 2 files could be used"):
+        ingest([tmp_path / "in"], tmp_path / "dataset", replace(settings, exclude=tmp_path / "list.txt"))
+
+
+def test_the_patient_of_the_labels_is_withdrawn_too(
+    settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    """A film has a number of the trial, the CSV that of the hospital."""
+    folder = ward(tmp_path / "in", write_dicom)
+    (tmp_path / "labels.csv").write_text("path,patient,study\nfilm1.dcm,4711,\nfilm2.dcm,,9.9\nfilm3.dcm,,\n")
+    (tmp_path / "list.txt").write_text("4711\n9.9")
+    asked = replace(settings, labels=tmp_path / "labels.csv", exclude=tmp_path / "list.txt")
+    ingest([folder], tmp_path / "dataset", asked)
+    assert reasons_of(tmp_path / "dataset", settings) == dict.fromkeys(("film1.dcm", "film2.dcm"), "excluded")
+
+
+def test_an_image_id_is_withdrawn_however_coarsely_its_film_is_decoded(
+    settings: IngestSettings, tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    folder = ward(tmp_path / "in", write_dicom)
+    film = pydicom.dcmread(folder / "film1.dcm")
+    waves = np.add.outer(np.sin(np.arange(96) / 9), np.cos(np.arange(64) / 7))
+    levels = np.rint((waves + 2) * 1000).astype(np.uint16)
+    film.PixelData = encapsulate([jpeg2k_encode(levels, level=0, codecformat="J2K", bitspersample=12)])
+    film.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    film.Rows, film.Columns, film.WindowCenter, film.WindowWidth = 96, 64, 2048, 4096
+    film.save_as(folder / "film1.dcm")
+    quarter = replace(settings, prepare=replace(settings.prepare, jpeg_2000="quarter"))
+    ingest([folder], tmp_path / "full", settings)
+    ingest([folder], tmp_path / "quarter", quarter)
+    named = open_dataset(tmp_path / "full").manifest["image_id"][1]
+    assert named != open_dataset(tmp_path / "quarter").manifest["image_id"][1]
+    (tmp_path / "list.txt").write_text(named)
+    summary = ingest([folder], tmp_path / "new", replace(quarter, exclude=tmp_path / "list.txt"))
+    assert summary.rejected == {"excluded": 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe\x00"])

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 
 from xraygen.dataset.ingest import ingest
@@ -97,3 +100,48 @@ def test_mimics_companion_files_are_no_films(films: Path, settings: IngestSettin
     (films / name.format("metadata")).write_text("dicom_id,subject_id,study_id,ViewPosition\n01,1,2,AP\n")
     with pytest.raises(UsageError, match="made from other files"):
         ingest([films], tmp_path / "dataset", labelled)
+
+
+@pytest.mark.parametrize("study", ["", "1.2.3"])
+def test_a_copy_that_knows_its_patient_tells_it_to_the_one_that_is_kept(
+    study: str, settings: IngestSettings, tmp_path: Path, write_dicom: WriteDicom
+) -> None:
+    """x stood alone, or with its study, and y with the patient: in two splits under one key of five or so."""
+    write_dicom(tmp_path / "in/anon/x.dcm", 0, study=study)
+    write_dicom(tmp_path / "in/orig/x.dcm", 0, "P")
+    write_dicom(tmp_path / "in/orig/y.dcm", 1, "P")
+    write_dicom(tmp_path / "in/orig/z.dcm", 2, study="1.2.3")  # of x's patient where that is of this study
+    ingest([tmp_path / "in"], tmp_path / "dataset", settings)
+    patients = list(open_dataset(tmp_path / "dataset").manifest["patient"])
+    assert patients[0] == patients[1]
+    assert (patients[2] == patients[0]) == bool(study)
+    crosswalk = pd.read_csv(f"{settings.key}.crosswalk.csv", dtype=str)
+    assert list(crosswalk["patient"][:3]) == [patients[0]] * 3
+
+
+def test_a_copy_that_knows_less_or_another_patient_changes_nothing(
+    settings: IngestSettings, tmp_path: Path, write_dicom: WriteDicom
+) -> None:
+    write_dicom(tmp_path / "in/a.dcm", 0, "P")
+    for name, patient in (("b", ""), ("c", "Q")):
+        write_dicom(tmp_path / f"in/{name}.dcm", 0, patient)
+    write_dicom(tmp_path / "in/d.dcm", 1, "P")
+    ingest([tmp_path / "in"], tmp_path / "dataset", settings)
+    assert open_dataset(tmp_path / "dataset").manifest["patient"].nunique() == 1
+
+
+def test_a_near_duplicate_tells_its_patient_through_its_study(
+    settings: IngestSettings, tmp_path: Path, write_dicom: WriteDicom
+) -> None:
+    """a knows nothing, its copy b the study, and c, a copy of another film of the study, the patient."""
+    write_dicom(tmp_path / "in/a.dcm", 0)
+    write_dicom(tmp_path / "in/b.dcm", 0, study="1.2.3")
+    write_dicom(tmp_path / "in/b2.dcm", 1, study="1.2.3")
+    write_dicom(tmp_path / "in/c.dcm", 1, "P")
+    film = pydicom.dcmread(tmp_path / "in/c.dcm")
+    film.PixelData = np.maximum(film.pixel_array, 40).tobytes()  # 1 % of the range
+    film.save_as(tmp_path / "in/c.dcm")
+    write_dicom(tmp_path / "in/d.dcm", 3, "P")
+    summary = ingest([tmp_path / "in"], tmp_path / "dataset", settings)
+    assert summary.rejected == {"duplicate": 1, "near_duplicate": 1}
+    assert open_dataset(tmp_path / "dataset").manifest["patient"].nunique() == 1

@@ -185,6 +185,9 @@ class Curator:
         if refusal is None:
             self._keep(outcome)
             return outcome
+        # What is known of it may be news of the film that is kept, or of an identical one that is withdrawn.
+        known = {name: outcome["row"][name] for name in ("image_id", "patient", "study")}
+        refusal = {**refusal, **known, "patient_by": outcome["patient_by"]}
         if self._thumbnails[refusal["reason"]] >= THUMBNAILS_PER_REASON:
             return refusal
         self._thumbnails[refusal["reason"]] += 1
@@ -204,7 +207,7 @@ class Curator:
             detail = (
                 f"Nearly the same picture as {near[0]}, which is kept: {near[1]} of {HASH_BITS} bits differ."
             )
-            return rejected(source, "near_duplicate", detail)
+            return {**rejected(source, "near_duplicate", detail), "like": near[0]}
         return None
 
     @property

@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import yaml
 
-from xraygen.dataset.journal import Outcome
+from xraygen.dataset.journal import Journal, Outcome
 from xraygen.dataset.manifest import read_manifest, read_rejected
 from xraygen.dataset.outcomes import Knowledge, rejected
-from xraygen.dataset.pseudonyms import Pseudonyms, crosswalk_path
+from xraygen.dataset.pseudonyms import Pseudonyms, crosswalk_path, read_crosswalk
 from xraygen.dataset.sources import SourceFile
 from xraygen.dataset.store import INFO_NAME, MANIFEST_NAME, REJECTED_NAME
 from xraygen.errors import UsageError
@@ -62,20 +61,59 @@ def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Out
     """The outcome of a film that the list names, or None.
 
     Returns:
-        A rejection with the film's `image_id`, by which DATASETs under the same key know it.
+        A rejection with the film's `image_id`, by which DATASETs under the same key know it, and whether it is
+        `withdrawn`, so that identical films are, too.
     """
     if not knowledge.excluded:
         return None
-    facts, _ = knowledge.facts(file, film.attributes)
-    own = (film.attributes.patient_id.strip(), film.attributes.study_uid.strip())
-    names = {*own, facts.patient, facts.study, film.attributes.sop_instance_uid.strip()}
-    names |= {str(file.path), str(file.name), file.path.name}
-    source = knowledge.pseudonyms.source(str(file.name))
     image_id = knowledge.pseudonyms.image(film.content_hash)
-    if not ((names | {source, image_id}) - {""}) & knowledge.excluded:
+    source = knowledge.pseudonyms.source(str(file.name))
+    whose = {image_id, film.attributes.sop_instance_uid.strip()}
+    for facts in knowledge.said(file, film.attributes):  # each may know the patient by another number
+        whose |= {facts.patient, facts.study} if facts else set()
+    where = {source, str(file.path), str(file.name), file.path.name}
+    if not ((whose | where) - {""}) & knowledge.excluded:
         return None
     outcome = rejected(source, REASON, "The list of --exclude names the film, its study or its patient.")
-    return {**outcome, "image_id": image_id}
+    # One that is named by its place may be a copy of which another is wanted.
+    return {**outcome, "image_id": image_id, "withdrawn": bool((whose - {""}) & knowledge.excluded)}
+
+
+def withdrawn_images(journal: Journal) -> frozenset[str]:
+    """The image_ids of films that the list names by patient, study, SOP Instance UID or image_id."""
+    return frozenset(
+        outcome["image_id"] for outcome in journal.all_outcomes() if outcome.get("withdrawn", False)
+    )
+
+
+def unless_withdrawn(outcome: Outcome, withdrawn: Collection[str], gone: set[str]) -> Outcome:
+    """A film's outcome once all films have been read: `excluded` for what looks like a withdrawn one.
+
+    Args:
+        outcome: What the film came to when it was read.
+        withdrawn: What `withdrawn_images` found.
+        gone: Sources of the films that were turned away here, in order; this one is added if it is.
+    """
+    image_id = outcome.get("row", outcome).get("image_id", "")
+    if outcome.get("reason") == REASON or not (image_id in withdrawn or outcome.get("like") in gone):
+        return outcome
+    gone.add(outcome["source"])
+    detail = "The same or nearly the same picture as a film that the list of --exclude names."
+    return {**rejected(outcome["source"], REASON, detail), "image_id": image_id}
+
+
+def with_sources(entries: Collection[str], key: Path) -> frozenset[str]:
+    """A list, and the sources of the films whose image_id is on it.
+
+    Args:
+        entries: What `read_exclusions` read.
+        key: The key's file. Its crosswalk knows the film even if it has another image_id now: that depends on how
+            coarsely JPEG 2000 is decoded.
+    """
+    if not entries or not crosswalk_path(key).exists():
+        return frozenset(entries)
+    crosswalk = read_crosswalk(key)
+    return frozenset({*entries, *crosswalk.loc[crosswalk["image_id"].isin({*entries}), "source"]})
 
 
 def pseudonyms_of_excluded(
@@ -92,7 +130,7 @@ def pseudonyms_of_excluded(
     names = {pseudonyms.patient(entry) for entry in entries} | {pseudonyms.study(entry) for entry in entries}
     refused = read_rejected(dataset / REJECTED_NAME)
     sources = set(refused.loc[refused["reason"] == REASON, "source"])
-    crosswalk = pd.read_csv(crosswalk_path(key), dtype=str, keep_default_na=False)
+    crosswalk = read_crosswalk(key)
     images = set(crosswalk.loc[crosswalk["source"].isin(sources), "image_id"]) - {""}
     return frozenset({*entries} | names | sources | images)
 

@@ -17,7 +17,14 @@ import pandas as pd
 
 from xraygen import __version__
 from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, sole_writer, write_json
-from xraygen.dataset.exclusion import datasets_with, made_with, pseudonyms_of_excluded, read_exclusions
+from xraygen.dataset.exclusion import (
+    datasets_with,
+    made_with,
+    pseudonyms_of_excluded,
+    read_exclusions,
+    with_sources,
+    withdrawn_images,
+)
 from xraygen.dataset.flags import FLAGS_NAME, flag_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
 from xraygen.dataset.journal import Journal, open_journal
@@ -132,7 +139,8 @@ def ingest(
         Journal(_work_of(out)).remove()  # what a run left that was killed while it removed it
     else:
         names = _label_names(settings.layout, table)
-        knowledge = Knowledge(pseudonyms, settings.layout, table, names, excluded)
+        unwanted = with_sources(excluded, key_path)
+        knowledge = Knowledge(pseudonyms, settings.layout, table, names, unwanted)
         pool = settings.workers if executor is None else executor
         already_done = _work_alone(files, out, key_path, settings, knowledge, plan, pool, report)
     summary = _summarise(out, key_path, settings, table, already_done)
@@ -244,7 +252,7 @@ def _make_dataset(
     plan: str,
 ) -> None:
     """Complete journal -> crosswalk and DATASET."""
-    counted = tally(journal)
+    counted = tally(journal, withdrawn_images(journal) if knowledge.excluded else ())
     assert counted.seen == len(files)
     _check_usable(counted, settings, journal)
     write_crosswalk(key, pd.DataFrame({**counted.names, "path": [file.path_text for file in files]}))
@@ -292,7 +300,7 @@ def _assemble(
     assert counted.seen == counted.accepted + rejected
     remove_leftovers_of(out)
     with atomic_folder(out) as aside:
-        _write_images(aside / IMAGES_NAME, journal, counted.accepted, settings.prepare)
+        _write_images(aside / IMAGES_NAME, journal, counted.kept, settings.prepare)
         write_manifest(aside / MANIFEST_NAME, manifest, knowledge.label_names)
         write_rejected(aside / REJECTED_NAME, counted.rejected)
         write_flags(aside / FLAGS_NAME, counted.flags)
@@ -320,16 +328,18 @@ def _spacing(manifest: pd.DataFrame, prepare: PrepareSettings) -> dict[str, list
     return {} if spacing is None else {"pixel_spacing_mm": list(spacing)}
 
 
-def _write_images(path: Path, journal: Journal, count: int, prepare: PrepareSettings) -> None:
+def _write_images(path: Path, journal: Journal, kept: Sequence[bool], prepare: PrepareSettings) -> None:
     """Copy the shards' images into one .npy: written, not mapped, so that a full disk is an error and no crash."""
+    stay = np.array(kept, bool)  # [m]
     dtype = np.dtype("<u2" if prepare.bits > 8 else "u1")
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *prepare.size)}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (int(stay.sum()), *prepare.size)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for shard in range(len(journal)):
             images = journal.images(shard)
             assert images.dtype == dtype or not len(images)
-            file.write(images.tobytes())
+            file.write(images[stay[: len(images)]].tobytes())
+            stay = stay[len(images) :]
 
 
 def _summarise(

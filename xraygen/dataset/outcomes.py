@@ -23,6 +23,8 @@ _VANISHED = (
     "a film that was listed is not there any more: mount its disk again, or keep the films in place, and run the same "
     "command again"
 )
+PATIENT_BY = ("image", "study", "patient")
+"""What a film's pseudonym of a patient is made of: itself, where nothing is known, its study, or the patient."""
 _SHORT_NAME = 4  # "7" or "IM" in a sentence names nobody
 
 
@@ -42,6 +44,11 @@ class Knowledge:
 
         The film's own word counts first, then the CSV's, then that of the folder and file names.
         """
+        own, row, named = self.said(file, attributes)
+        return own.filled_from(row or Facts()).filled_from(named), row is not None
+
+    def said(self, file: SourceFile, attributes: FilmAttributes) -> tuple[Facts, Facts | None, Facts]:
+        """What the film itself, the CSV (None where it has no row for it) and the names of folder and file say."""
         own = Facts(
             patient=attributes.patient_id.strip(),
             study=attributes.study_uid.strip(),
@@ -52,19 +59,19 @@ class Knowledge:
         )
         named = facts_from_layout(file.path, self.layout)
         if self.table is None:
-            return own.filled_from(named), False
+            return own, None, named
         known = own.filled_from(named)
         row = self.table.row_of(file.path, file.name, known, attributes.sop_instance_uid.strip())
-        return own.filled_from(row or Facts()).filled_from(named), row is not None
+        return own, row, named
 
 
 def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outcome:
     """The outcome of a film that goes into the DATASET.
 
     Returns:
-        `row`: its row without the split and the labels; `labels`; `source`; `content`: keyed hash of its pixels;
-        `flags` and `voi`: those of the film; `matched`: whether the CSV had a row for it; `telling`: the labels that
-        repeat one of its identifiers.
+        `row`: its row without the split and the labels; `patient_by`: see `PATIENT_BY`; `labels`; `source`; `content`:
+        keyed hash of its pixels; `flags` and `voi`: those of the film; `matched`: whether the CSV had a row for it;
+        `telling`: the labels that repeat one of its identifiers.
     """
     facts, matched = knowledge.facts(file, film.attributes)
     labels = {name: facts.labels.get(name, "") for name in knowledge.label_names}
@@ -77,6 +84,7 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
         "source": source,
         "content": knowledge.pseudonyms.keyed_hash("content", film.content_hash),
         "row": _row(facts, film, source, knowledge.pseudonyms),
+        "patient_by": "patient" if facts.patient else "study" if facts.study else "image",
         "labels": labels,
         "split": facts.split,
         "matched": matched,
@@ -115,7 +123,8 @@ def rejected(source: str, reason: str, detail: str) -> Outcome:
 def duplicate(source: str, kept: str, *, same_labels: bool) -> Outcome:
     """The outcome of a film whose pixels are in the DATASET already, from the source `kept`."""
     other = "" if same_labels else "; their labels differ, and those of the one kept count"
-    return rejected(source, "duplicate", f"The same pixels as {kept}, which is kept{other}.")
+    detail = f"The same pixels as {kept}, which is kept{other}."
+    return {**rejected(source, "duplicate", detail), "like": kept}
 
 
 def refusal(future: Future[PreparedFilm], file: SourceFile, pseudonyms: Pseudonyms) -> Outcome | None:

@@ -125,12 +125,28 @@ def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
         _add_rows(crosswalk_path(key), rows[list(CROSSWALK_COLUMNS)])
 
 
+def read_crosswalk(key: Path) -> pd.DataFrame:
+    """What `write_crosswalk` wrote beside a key: the columns CROSSWALK_COLUMNS, all text.
+
+    Raises:
+        UsageError: If the file is not a crosswalk.
+    """
+    return _crosswalk_at(crosswalk_path(key))
+
+
+def _crosswalk_at(path: Path) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # pandas' errors, and those of an encoding
+        rows = pd.DataFrame()
+    if tuple(rows.columns) != CROSSWALK_COLUMNS:
+        raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
+    return rows
+
+
 def _add_rows(path: Path, rows: pd.DataFrame) -> None:
     if path.exists():
-        earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if tuple(earlier.columns) != CROSSWALK_COLUMNS:
-            raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
-        rows = pd.concat([earlier, rows]).drop_duplicates()
+        rows = pd.concat([_crosswalk_at(path), rows]).drop_duplicates()
     rows = rows.sort_values(["path", *(name for name in CROSSWALK_COLUMNS if name != "path")])
     _write_privately(path, lambda file: rows.to_csv(file, mode="wb", index=False, lineterminator="\n"))
 
