@@ -1,6 +1,8 @@
 """`xraygen ingest`: the wiring."""
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import XraygenError
@@ -31,6 +35,19 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "films/well/copy.png").write_bytes(copy)
     (tmp_path / "films/notes.txt").write_text("no film")
     return tmp_path / "films"
+
+
+def write_index(folder: Path, identifiers: list[list[str]]) -> None:
+    """A DICOMDIR that refers to these files."""
+    index = Dataset()
+    index.file_meta = FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    index.DirectoryRecordSequence = [Dataset() for _ in identifiers]
+    for record, identifier in zip(index.DirectoryRecordSequence, identifiers, strict=True):
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", identifier
+    index.save_as(folder / "DICOMDIR", enforce_file_format=True)
 
 
 def test_ingest_makes_a_dataset_and_says_what_became_of_the_files(
@@ -188,6 +205,31 @@ def test_what_a_user_can_cause_is_one_sentence(
     assert sentence in result.stderr
     assert len([line for line in result.stderr.splitlines() if not line.startswith("ingest")]) == 1
     assert not Path("dataset").exists()
+
+
+@pytest.mark.parametrize("closed", ["scandir", "is_file", "iterdir"])
+def test_a_closed_folder_is_not_named_for_its_name_may_be_a_patients(
+    xraygen_cli: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """`is_file` fails in a folder that can be listed and not entered, and `iterdir` below a DICOMDIR."""
+    ward = folder / "Mustermann_Erika"
+    write_index(folder, [["MUSTERMANN_ERIKA", "IM1"]])
+    (ward / "deep").mkdir(parents=True)
+    where: object = os if closed == "scandir" else Path
+    before = getattr(where, closed)
+
+    def refuse(path: str | Path, *arguments: object) -> object:
+        if str(path).startswith(str(ward)) or (closed == "iterdir" and Path(path) == folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(ward / "deep"))
+        return before(path, *arguments)
+
+    (ward / "film.png").touch()
+    monkeypatch.setattr(where, closed, refuse)
+    result = xraygen_cli("ingest", folder, "--out", tmp_path / "dataset", "--workers", 0)
+    assert result.exit_code == 2, result.output
+    assert f"xraygen: {folder} holds a folder that cannot be listed" in result.stderr
+    assert f"find {folder} -type d" in result.stderr
+    assert "Mustermann" not in result.stderr
 
 
 def test_help_shows_how_to_call_it(xraygen_cli: Cli) -> None:

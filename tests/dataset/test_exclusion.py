@@ -1,6 +1,8 @@
 """What was made with withdrawn films is found by whatever way it came about."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from xraygen.config import RunConfig
-from xraygen.dataset.exclusion import made_with, read_exclusions
+from xraygen.dataset.exclusion import datasets_with, made_with, read_exclusions
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
 from xraygen.training.checkpoint import newest_checkpoint
@@ -144,6 +146,45 @@ def test_real_runs_and_their_datasets_belong_together(
     assert made_with({first}, [tmp_path]) == [
         tmp_path / "run"
     ]  # nothing says any more whose weights it started from
+
+
+def test_links_are_followed_and_each_folder_is_told_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "disk/run", "films", "w1")
+    (tmp_path / "work/old").mkdir(parents=True)
+    (tmp_path / "work/old/run").symlink_to(tmp_path / "disk/run")
+    (tmp_path / "work/old/round").symlink_to(tmp_path / "work")
+    (tmp_path / "work/run-again").symlink_to(tmp_path / "disk/run")
+    assert found(tmp_path / "work") == ["old/run"]
+    assert found(tmp_path) == ["disk/run"]
+
+
+def test_a_folder_that_cannot_be_searched_is_refused_without_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "work/Mustermann/run", "films", "w1")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if "Mustermann" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match="work holds a folder that cannot be listed") as refused:
+        found(tmp_path / "work")
+    assert "Mustermann" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "image_id,source\n", "\0\xff"])
+def test_a_damaged_dataset_hides_no_other(
+    content: str, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "a/dataset.json", {"content_sha256": "x"})
+    (tmp_path / "a/manifest.csv").write_text(content, encoding="latin-1")
+    shutil.copytree(tiny_dataset, tmp_path / "b")
+    patient = open_dataset(tiny_dataset).manifest["patient"][0]
+    assert list(datasets_with([patient], [tmp_path])) == [tmp_path / "b"]
+    assert f"{tmp_path / 'a/manifest.csv'} cannot be read" in caplog.text
 
 
 def test_a_folder_to_search_must_exist(tmp_path: Path) -> None:

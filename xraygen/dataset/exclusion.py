@@ -2,8 +2,8 @@
 
 import csv
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from xraygen.dataset.journal import Journal, Outcome
 from xraygen.dataset.manifest import read_manifest, read_rejected
 from xraygen.dataset.outcomes import Knowledge, rejected
 from xraygen.dataset.pseudonyms import Pseudonyms, crosswalk_path, read_crosswalk
-from xraygen.dataset.sources import SourceFile
+from xraygen.dataset.sources import SourceFile, naming_only, visible_folders
 from xraygen.dataset.store import INFO_NAME, MANIFEST_NAME, REJECTED_NAME
 from xraygen.errors import UsageError
 from xraygen.films.transforms import PreparedFilm
@@ -149,7 +149,14 @@ def datasets_with(names: Collection[str], folders: Sequence[Path]) -> dict[Path,
     for info in _files_named(INFO_NAME, folders):
         if not (info.parent / MANIFEST_NAME).is_file():
             continue
-        manifest = read_manifest(info.parent / MANIFEST_NAME)
+        try:
+            manifest = read_manifest(info.parent / MANIFEST_NAME)
+        except ValueError:
+            getLogger(__name__).warning(
+                "%s cannot be read: whether its DATASET holds films of --exclude is not known.",
+                info.parent / MANIFEST_NAME,
+            )
+            continue
         if manifest[["image_id", "source", "patient", "study"]].isin(set(names)).to_numpy().any():
             found[info.parent] = str(_json_of(info).get("content_sha256", ""))
     return found
@@ -237,19 +244,19 @@ def _text_at(values: object, *keys: str) -> set[str]:
 
 
 def _files_named(name: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """Files of that name at or below the folders, each once, without what is hidden."""
+    """Files of that name at or below the folders, each once, links followed, without what is hidden."""
     seen = set()
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(
                 f"--also-search {folder} is no folder; give one that holds DATASETs, RUNs or SYNTHETICs."
             )
-        for here, inner, files in os.walk(folder):
-            inner[:] = sorted(entry for entry in inner if not entry.startswith("."))
-            path = Path(here, name)
-            if name in files and path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield path
+        with naming_only(folder):
+            for here, files in visible_folders(folder):
+                path = here / name
+                if name in files and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    yield path
 
 
 def _json_of(path: Path) -> dict[str, object]:

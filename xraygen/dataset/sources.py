@@ -80,14 +80,41 @@ def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()
     Raises:
         UsageError: If a source does not exist or a pattern matches nothing.
     """
-    roots = [root for source in sources for root in _expand(str(source))]
+    roots = {root: str(source) for source in sources for root in _expand(str(source))}
     excluded = {path.resolve() for path in leave_out}
-    shared = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
-    found = {path for root in roots for path in _walk(root, excluded)}
+    folders: list[Path] = []
+    found: dict[Path, str] = {}
     files: dict[Path, Member | Refusal | None] = {}
-    for path in found:
-        files.update(_files_of(path, found))
+    for root, source in roots.items():
+        with naming_only(source):
+            folders.append(root if root.is_dir() else root.parent)
+            found.update(dict.fromkeys(_walk(root, excluded), source))
+    for path, source in found.items():
+        with naming_only(source):
+            files.update(_files_of(path, found))
+    shared = Path(os.path.commonpath(folders))
     return [_source_file(path, shared, files[path]) for path in sorted(files)]
+
+
+@contextmanager
+def naming_only(source: str | Path) -> Iterator[None]:
+    """Refuse what is closed below a source in a sentence that names it alone; a folder's name may be a person's.
+
+    Raises:
+        UsageError: If the system lets nobody in: what is in a closed folder would be missing from the counts.
+        OSError: If the disk or the machine fails, naming no file below the source.
+    """
+    try:
+        yield
+    except PermissionError:
+        raise UsageError(
+            f"{source} holds a folder that cannot be listed (permission denied); make it readable, or name the other "
+            f"folders: find {source} -type d \\( ! -readable -o ! -executable \\) shows which it is."
+        ) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(source)) from None
 
 
 def _source_file(path: Path, shared: Path, what: Member | Refusal | None) -> SourceFile:
@@ -130,7 +157,8 @@ def _expand(source: str) -> list[Path]:
     """A path as it is, a pattern as all that it matches; absolute."""
     if os.path.lexists(source):
         return [Path(os.path.abspath(source))]  # noqa: PTH100 - Path.absolute keeps "..", resolve follows links
-    matches = sorted(_matches(source))
+    with naming_only(source):
+        matches = sorted(_matches(source))
     if not matches:
         raise UsageError(
             f"{source} does not exist; give a folder, a file or a pattern such as 'in/**/*.dcm'."
@@ -156,15 +184,7 @@ def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
         if _real(root) not in excluded:
             yield root
         return
-    visited = set()
-    for folder, folders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
-        here = Path(folder)
-        real = here.resolve()
-        if real in visited or real in excluded:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for here, files in visible_folders(root, excluded):
         for name in files:
             path = here / name
             if (
@@ -175,11 +195,26 @@ def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _refuse_folder(error: OSError) -> None:
-    """What is in a closed folder would be missing from the counts."""
-    raise UsageError(
-        f"{error.filename} cannot be listed ({error.strerror}); make it readable, or name the other folders."
-    ) from error
+def visible_folders(root: Path, excluded: Collection[Path] = ()) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all in it, links followed, each real one once, with the names of their files; none that is hidden.
+
+    Raises:
+        OSError: If one cannot be listed.
+    """
+    visited = set()
+    for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
+        here = Path(folder)
+        real = here.resolve()
+        if real in visited or real in excluded:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield here, files
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _real(path: Path) -> Path:
