@@ -93,6 +93,56 @@ def test_jpeg_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "film.jpg").values[0].mean() < 5
 
 
+SIDES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+"""On which side of the picture row 0 and column 0 of the file lie (TIFF 6.0, p. 36)."""
+
+
+def seen(stored: Values, orientation: int) -> Values:
+    """Pixel by pixel: how far from row 0's side and from column 0's side each one lies."""
+    rows, columns = SIDES[orientation]
+    height, width = stored.shape if rows in ("top", "bottom") else stored.shape[::-1]
+    picture = np.zeros((height, width), stored.dtype)
+    for y in range(height):
+        for x in range(width):
+            far = {"top": y, "bottom": height - 1 - y, "left": x, "right": width - 1 - x}
+            picture[y, x] = stored[far[rows], far[columns]]
+    return picture
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("kind", ["L.tif", "16.tif", "RGB.tif", "L.png", "16.png", "16-late.png"])
+def test_pictures_are_turned_as_they_say_whoever_decodes_them(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    stored = np.arange(6 * 5, dtype=np.uint8).reshape(6, 5) * 8
+    values: Values = stored if "16" not in kind else stored.astype(np.uint16) * 257
+    picture = Image.fromarray(np.stack([values] * 3, axis=-1) if "RGB" in kind else values)
+    if kind.endswith("tif"):
+        picture.save(tmp_path / "film", "TIFF", tiffinfo={274: orientation})
+    else:
+        exif = Image.Exif()
+        exif[274] = orientation
+        picture.save(tmp_path / "film", "PNG", exif=exif)
+    if "late" in kind:  # the standard lets the note stand behind the pixels
+        content = (tmp_path / "film").read_bytes()
+        start = content.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        note, tail = content[start:end], content.index(b"IEND") - 4
+        (tmp_path / "film").write_bytes(content[:start] + content[end:tail] + note + content[tail:])
+    film = read_picture(tmp_path / "film")
+    np.testing.assert_array_equal(film.values, seen(values, orientation))
+    assert (film.attributes.rows, film.attributes.columns) == film.values.shape
+
+
 @pytest.mark.parametrize(("difference", "refused"), [(8, False), (9, True)])
 def test_channels_may_differ_by_what_jpeg_leaves(difference: int, refused: bool, tmp_path: Path) -> None:
     values = np.full((6, 5, 3), 100, np.uint8)

@@ -1,6 +1,7 @@
 """Read one film from PNG, JPEG, TIFF or NIfTI: picture files, which are stored as they are to be seen.
 
-Integers of 8 and 16 bits show their type's full range. NIfTI shows cal_min to cal_max where they are set; without them
+Integers of 8 and 16 bits show their type's full range. PNG, JPEG and TIFF are turned by their orientation.
+NIfTI shows cal_min to cal_max where they are set; without them
 uint8 and uint16 show their full range, and other types their robust percentiles (0.5 to 99.5).
 A NIfTI film is turned so that columns go to the patient's left and rows to the feet; where the plane has no left-right
 axis, columns go to the back, and where it has no head-feet axis, rows do. Without an orientation in the header the
@@ -36,6 +37,7 @@ _GZIP = b"\x1f\x8b"
 _NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
+_ORIENTATION = 274
 _PNG_DEPTH = 24  # where its header holds the bits of a sample
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -134,11 +136,13 @@ def _picture_values(picture: Image.Image, content: bytes, name: str) -> tuple[ND
     if name == "tiff":
         tags = picture.tag_v2  # type: ignore[attr-defined]  # TIFF only
         if tags.get(_TIFF_SAMPLES, 1) == 1 and tags.get(_TIFF_PHOTOMETRIC) in _TIFF_GREY:
-            values = imagecodecs.tiff_decode(content)
-            return _channels_to_grey(values), bool(tags[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO)
+            inverted = bool(tags[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO)
+            orientation = picture.getexif().get(_ORIENTATION)
+            return _upright(_channels_to_grey(imagecodecs.tiff_decode(content)), orientation), inverted
     if picture.mode.startswith("I") or (name == "png" and content[_PNG_DEPTH] == 16):
         # Pillow cuts 16-bit colour to 8 bits.
-        return _channels_to_grey(imagecodecs.png_decode(content)), False
+        orientation = picture.getexif().get(_ORIENTATION) if _has_notes(content) else None
+        return _upright(_channels_to_grey(imagecodecs.png_decode(content)), orientation), False
     if picture.mode == "CMYK":
         raise FilmError(
             "colour", "The picture is in colour (CMYK); expected one grey channel, or equal ones."
@@ -146,6 +150,18 @@ def _picture_values(picture: Image.Image, content: bytes, name: str) -> tuple[ND
     upright = ImageOps.exif_transpose(picture)
     grey = upright.mode in ("L", "LA", "1")
     return _channels_to_grey(np.asarray(upright.convert("L" if grey else "RGB"))), False
+
+
+def _has_notes(png: bytes) -> bool:
+    """Whether a PNG may say how it lies: to look behind its pixels, Pillow decodes them."""
+    return any(chunk in png for chunk in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+
+
+def _upright(values: NDArray[Any], orientation: object) -> NDArray[Any]:
+    """[H, W] as it is to be seen, of a picture whose row 0 and column 0 lie as TIFF 6.0 (p. 36) numbers it."""
+    values = values.T if orientation in (5, 6, 7, 8) else values  # [H, W], swapped
+    values = values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+    return values[::-1] if orientation in (3, 4, 7, 8) else values
 
 
 def _channels_to_grey(values: NDArray[Any]) -> NDArray[Any]:
