@@ -171,6 +171,7 @@ def ingest(
     xraygen ingest --pacs pacs.example:104 --aet ARCHIVE --find StudyDate=20260101-20260131 --out dataset
     """
     from xraygen.dataset import ingest as room
+    from xraygen.dataset.checks import check
     from xraygen.dataset.cluster import dask_executor
     from xraygen.dataset.curation import CurationSettings
     from xraygen.dataset.ingest_settings import IngestSettings, parse_size
@@ -202,6 +203,7 @@ def ingest(
         server = _archive(
             sources, (pacs, "--pacs", aet, calling_aet, dicomweb, tls, tls_ca, tls_cert, token_file)
         )
+        check(out, settings, labels=True)  # before an hour of fetching; files_to_read does it for files
     if dry_run and server is None:
         _say_plan(room.files_to_read(sources or [], out, settings), out, settings, as_json=as_json)
         return

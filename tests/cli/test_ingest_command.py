@@ -232,6 +232,51 @@ def test_a_closed_folder_is_not_named_for_its_name_may_be_a_patients(
     assert "Mustermann" not in result.stderr
 
 
+REFUSED = {
+    "--exclude nowhere.txt": "--exclude nowhere.txt cannot be read",
+    "--exclude films/notes.txt --also-search nowhere": "--also-search nowhere is no folder",
+    "--key bad.key": "bad.key is not a key of xraygen",
+    "--key fixed.key": "fixed.key.crosswalk.csv is not a crosswalk",
+    "--key good.key --out films": "films exists and is no DATASET",
+    "--out films": "films exists and its key films.key does not",
+    "--key films/key --out films": "inside the DATASET",
+}
+
+
+@pytest.mark.parametrize("options", REFUSED)
+@pytest.mark.parametrize(
+    "source",
+    ["films", "--pacs 127.0.0.1:9 --aet A --find PatientID=1", "--dicomweb http://localhost:9 --find A=1"],
+)
+def test_a_dry_run_and_an_archive_refuse_at_once_what_the_run_refuses(
+    xraygen_cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, options: str
+) -> None:
+    """Nobody listens at port 9: what is refused here is refused before anything is fetched."""
+    monkeypatch.chdir(folder.parent)
+    for name in ("good.key", "fixed.key"):
+        Path(name).write_bytes(bytes(32))
+        Path(name).chmod(0o600)
+    Path("bad.key").write_text("no key")
+    Path("fixed.key.crosswalk.csv").write_text("a,b\n")
+    before = sorted(Path().rglob("*"))
+    words = ("ingest", *source.split(), "--out", "dataset", "--workers", 0, *options.split())
+    run, dry = xraygen_cli(*words), xraygen_cli(*words, "--dry-run")
+    assert (run.exit_code, dry.exit_code) == (2, 2), run.output
+    assert run.stderr == dry.stderr
+    assert REFUSED[options] in run.stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_labels_are_read_before_films_are_fetched(
+    xraygen_cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    archive = ("--pacs", "127.0.0.1:9", "--aet", "A", "--find", "PatientID=1", "--labels", "films/notes.txt")
+    result = xraygen_cli("ingest", *archive, "--out", "dataset")
+    assert result.exit_code == 2
+    assert "no column to match films by" in result.stderr
+
+
 def test_help_shows_how_to_call_it(xraygen_cli: Cli) -> None:
     result = xraygen_cli("ingest", "--help")
     assert result.exit_code == 0

@@ -243,14 +243,20 @@ def _text_at(values: object, *keys: str) -> set[str]:
     return {values} if isinstance(values, str) and values else set()
 
 
-def _files_named(name: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """Files of that name at or below the folders, each once, links followed, without what is hidden."""
-    seen = set()
+def check_folders(folders: Sequence[Path]) -> None:
+    """Refuse to search what is no folder."""
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(
                 f"--also-search {folder} is no folder; give one that holds DATASETs, RUNs or SYNTHETICs."
             )
+
+
+def _files_named(name: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """Files of that name at or below the folders, each once, links followed, without what is hidden."""
+    seen = set()
+    check_folders(folders)
+    for folder in folders:
         with naming_only(folder):
             for here, files in visible_folders(folder):
                 path = here / name

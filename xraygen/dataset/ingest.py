@@ -17,6 +17,7 @@ import pandas as pd
 
 from xraygen import __version__
 from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, sole_writer, write_json
+from xraygen.dataset.checks import check, is_dataset
 from xraygen.dataset.exclusion import (
     datasets_with,
     made_with,
@@ -34,7 +35,6 @@ from xraygen.dataset.outcomes import Knowledge
 from xraygen.dataset.overview import write_overview
 from xraygen.dataset.pseudonyms import (
     Pseudonyms,
-    check_key_path,
     crosswalk_path,
     default_key_path,
     open_key,
@@ -67,14 +67,11 @@ def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSett
     """The files that `ingest` with the same arguments would see; touches nothing.
 
     Raises:
-        UsageError: If a source does not exist, `out` or the key names no file, or the key would lie inside the DATASET.
+        UsageError: If a source does not exist, or as `check`.
         XraygenError: If the sources hold no file.
     """
-    for option, path in (("--out", out), ("--key", settings.key)):
-        if path is not None and not path.name:
-            raise UsageError(f"{option} {path} has no name of its own; give one, such as dataset.")
+    check(out, settings)
     key = settings.key or default_key_path(out)
-    check_key_path(key, out)
     own = [out, key, crosswalk_path(key), *label_files(settings.labels, settings.label_preset)]
     own += [settings.exclude] if settings.exclude else []
     files = list_sources(sources, own)
@@ -130,8 +127,6 @@ def ingest(
     key_path = settings.key or default_key_path(out)
     table = read_label_table(settings, files)
     excluded = read_exclusions(settings.exclude) if settings.exclude else frozenset()
-    if _holds_something(out) and not key_path.exists():
-        raise UsageError(f"{out} exists and its key {key_path} does not; choose another --out.")
     pseudonyms = open_key(key_path)
     plan = _plan(files, settings, pseudonyms)
     already_done = _is_done(out, plan)
@@ -177,16 +172,10 @@ def _plan(files: Sequence[SourceFile], settings: IngestSettings, pseudonyms: Pse
     return pseudonyms.keyed_hash("plan", json.dumps(decisive))
 
 
-def _holds_something(out: Path) -> bool:
-    return out.exists() and (not out.is_dir() or any(out.iterdir()))
-
-
 def _is_done(out: Path, plan: str) -> bool:
     """Whether `out` is what this plan gives; anything else there is refused."""
-    if not _holds_something(out):
+    if not is_dataset(out):
         return False
-    if not (out / INFO_NAME).is_file():
-        raise UsageError(f"{out} exists and is no DATASET; choose another --out.")
     if open_dataset(out).info.settings.get("plan") != plan:
         raise UsageError(
             f"{out} was made from other files, settings or labels, or by another xraygen; choose another --out, or "

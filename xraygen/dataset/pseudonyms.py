@@ -89,6 +89,29 @@ def open_key(path: Path) -> Pseudonyms:
     with _turn(path):
         if not path.exists():
             _write_privately(path, lambda file: file.write(secrets.token_bytes(_KEY_BYTES)))
+    key = _key_at(path)
+    if path.stat().st_mode & _OTHERS:
+        getLogger(__name__).warning(
+            "%s is open to others than its owner, and whoever has the key can look for a patient in the DATASET; close "
+            "it to them: chmod 600.",
+            path,
+        )
+    return Pseudonyms(key)
+
+
+def check_key(path: Path) -> None:
+    """Refuse what `open_key` and `write_crosswalk` would refuse; draws no key and writes nothing.
+
+    Raises:
+        UsageError: If the file exists and is not a key, or what lies beside it is not a crosswalk.
+    """
+    if path.exists():
+        _key_at(path)
+    if crosswalk_path(path).exists():
+        _crosswalk_at(crosswalk_path(path), rows=0)
+
+
+def _key_at(path: Path) -> bytes:
     if not path.is_file() or path.stat().st_size != _KEY_BYTES:
         raise UsageError(
             f"{path} is not a key of xraygen: expected a file of {_KEY_BYTES} bytes; choose another --key."
@@ -99,13 +122,7 @@ def open_key(path: Path) -> Pseudonyms:
             f"{path} holds a text, and a passphrase can be guessed: expected {_KEY_BYTES} random bytes; give a --key "
             "that does not exist, and one is drawn there."
         )
-    if path.stat().st_mode & _OTHERS:
-        getLogger(__name__).warning(
-            "%s is open to others than its owner, and whoever has the key can look for a patient in the DATASET; close "
-            "it to them: chmod 600.",
-            path,
-        )
-    return Pseudonyms(key)
+    return key
 
 
 def write_crosswalk(key: Path, rows: pd.DataFrame) -> None:
@@ -134,14 +151,15 @@ def read_crosswalk(key: Path) -> pd.DataFrame:
     return _crosswalk_at(crosswalk_path(key))
 
 
-def _crosswalk_at(path: Path) -> pd.DataFrame:
+def _crosswalk_at(path: Path, rows: int | None = None) -> pd.DataFrame:
+    """So many of its rows; None for all."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        crosswalk = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows)
     except ValueError:  # pandas' errors, and those of an encoding
-        rows = pd.DataFrame()
-    if tuple(rows.columns) != CROSSWALK_COLUMNS:
+        crosswalk = pd.DataFrame()
+    if tuple(crosswalk.columns) != CROSSWALK_COLUMNS:
         raise UsageError(f"{path} is not a crosswalk of xraygen; move it away or choose another --key.")
-    return rows
+    return crosswalk
 
 
 def _add_rows(path: Path, rows: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
 """Read one film from PNG, JPEG, TIFF or NIfTI: picture files, which are stored as they are to be seen.
 
 Integers of 8 and 16 bits show their type's full range. PNG, JPEG and TIFF are turned by their orientation.
-NIfTI shows cal_min to cal_max where they are set; without them
-uint8 and uint16 show their full range, and other types their robust percentiles (0.5 to 99.5).
+NIfTI shows cal_min to cal_max where they are set; without them uint8 and uint16 show their full range, and other types
+their robust percentiles (0.5 to 99.5).
 A NIfTI film is turned so that columns go to the patient's left and rows to the feet; where the plane has no left-right
 axis, columns go to the back, and where it has no head-feet axis, rows do. Without an orientation in the header the
 first axis goes right and the second down.
