@@ -8,12 +8,14 @@ No token, and no value of a patient, gets into a message, a log or a name of our
 """
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
+
+from pydicom.datadict import tag_for_keyword
 
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.objects import (
@@ -25,8 +27,41 @@ from xraygen.films.objects import (
 
 FILM_CLASSES = (*sorted(RADIOGRAPH_CLASSES), FOR_PROCESSING_CLASS, *sorted(CAPTURE_CLASSES))
 """What is asked of an archive: ingest decides over each film."""
-SERIES_KEYS = ("Modality", "BodyPartExamined", "SeriesDescription", "SeriesInstanceUID", "ProtocolName")
+_SERIES_KEYS = ("Modality", "BodyPartExamined", "SeriesDescription", "SeriesInstanceUID", "ProtocolName")
 """Keys of a query that are a series' and not a study's (PS3.4 C.6.2)."""
+_REQUIRED_KEYS = (
+    *("StudyDate", "StudyTime", "AccessionNumber", "PatientName", "PatientID", "StudyID", "StudyInstanceUID"),
+    *("Modality", "SeriesNumber", "SeriesInstanceUID"),
+)
+"""By which every archive searches studies and series (PS3.4 tables C.6-2 and C.6-3)."""
+_IMAGE_KEYS = (
+    *(
+        "SOPInstanceUID",
+        "SOPClassUID",
+        "InstanceNumber",
+        "ImageType",
+        "ViewPosition",
+        "ContentDate",
+        "ContentTime",
+    ),
+    *(
+        "AcquisitionDate",
+        "AcquisitionTime",
+        "AcquisitionNumber",
+        "Rows",
+        "Columns",
+        "NumberOfFrames",
+        "BitsStored",
+    ),
+    *(
+        "BitsAllocated",
+        "BurnedInAnnotation",
+        "PresentationIntentType",
+        "PatientOrientation",
+        "ImageLaterality",
+    ),
+)
+"""Attributes of images, by which neither studies nor series are searched: an archive would leave the key unheeded."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -228,6 +263,46 @@ def parse_keys(assignments: Sequence[str]) -> dict[str, str]:
             "An archive is asked for something: give --find, such as StudyDate=20260101-20260131."
         )
     return keys
+
+
+def split_keys(keys: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Those of studies, and those of their series.
+
+    Raises:
+        UsageError: If one is an image's, or none of DICOM's.
+    """
+    for name in keys:
+        if tag_for_keyword(name) is None:
+            raise UsageError(f"--find {name}: no attribute of DICOM has this keyword.")
+        if name in _IMAGE_KEYS:
+            raise UsageError(
+                f"--find {name}: an archive is searched for studies and series, and this is an image's; ask by an "
+                "attribute of theirs, such as StudyInstanceUID."
+            )
+    of_study = {name: value for name, value in keys.items() if name not in _SERIES_KEYS}
+    return of_study, {name: value for name, value in keys.items() if name in _SERIES_KEYS}
+
+
+def refuse_unheeded(asked: Iterable[str], answers: Sequence[Container[str]], *, partly: bool = False) -> None:
+    """Refuse a search of which an archive left a key unheeded: its answers match the others alone, or are all it has.
+
+    Args:
+        asked: Keywords of the keys that had a value.
+        answers: The keywords of each match, among which are all keys that the archive supports (PS3.4 C.4.1.1.3.2).
+        partly: Whether it warned that it does not support all optional keys (PS3.4 table C.4-1, FF01).
+
+    Raises:
+        UsageError: With the first such key.
+    """
+    keys = [*asked]
+    unheeded = [name for name in keys if answers and not any(name in answer for answer in answers)]
+    if partly and not unheeded:
+        unheeded = [name for name in keys if name not in _REQUIRED_KEYS]
+    if unheeded:
+        raise UsageError(
+            f"--find {unheeded[0]}: the archive does not search by it, and would give films with any value; ask by "
+            "another attribute, such as StudyDate."
+        )
 
 
 def shows_films(modality: str) -> bool:

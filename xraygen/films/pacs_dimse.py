@@ -2,14 +2,13 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
 import pydicom
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -28,15 +27,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
     StudyRootQueryRetrieveInformationModelGet,
 )
 
-from xraygen.errors import UsageError
 from xraygen.films.pacs import (
     FILM_CLASSES,
-    SERIES_KEYS,
     Archive,
     DimseServer,
     Series,
     ServerError,
+    refuse_unheeded,
     shows_films,
+    split_keys,
 )
 
 _PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -50,7 +49,8 @@ _SYNTAXES = [
     JPEGExtended12Bit,
 ]
 _SECONDS = 60.0
-_PENDING = (0xFF00, 0xFF01)
+_PARTLY = 0xFF01
+_PENDING = (0xFF00, _PARTLY)
 _TRANSIENT = 2
 """Result of an association that may be accepted later (PS3.8 9.3.4, table 9-21)."""
 
@@ -101,20 +101,14 @@ class _DimseArchive:
 
     def find(self, keys: Mapping[str, str]) -> list[Series]:
         """C-FIND of studies, then of their series."""
-        for name in keys:
-            if tag_for_keyword(name) is None:
-                raise UsageError(f"--find {name}: no attribute of DICOM has this keyword.")
-        of_series = {name: value for name, value in keys.items() if name in SERIES_KEYS}
-        of_study = {name: value for name, value in keys.items() if name not in SERIES_KEYS}
+        of_study, of_series = split_keys(keys)
         found = []
-        for study in self._query(
-            "STUDY", {**of_study, "StudyInstanceUID": of_study.get("StudyInstanceUID", "")}
-        ):
+        for study in self._query("STUDY", {"StudyInstanceUID": "", **of_study}, of_study):
             uid = str(study.StudyInstanceUID)
             wanted = {"Modality": "", "SeriesInstanceUID": "", **of_series, "StudyInstanceUID": uid}
             found += [
                 Series(uid, str(series.SeriesInstanceUID))
-                for series in self._query("SERIES", wanted)
+                for series in self._query("SERIES", wanted, of_series)
                 if shows_films(str(series.get("Modality", "")))
             ]
         return found
@@ -182,8 +176,8 @@ class _DimseArchive:
             sentence = f"{self._server.name} does not give all films of a series (status {status:04X})."
             failures.append(ServerError(sentence, again=False))
 
-    def _query(self, level: str, keys: Mapping[str, str]) -> list[Dataset]:
-        """C-FIND at one level."""
+    def _query(self, level: str, keys: Mapping[str, str], asked: Collection[str] = ()) -> list[Dataset]:
+        """C-FIND at one level; refused where the archive does not heed all that is asked."""
         model = StudyRootQueryRetrieveInformationModelFind
         association = self._associate([(str(model), _PLAIN)])
         try:
@@ -200,7 +194,10 @@ class _DimseArchive:
             raise self._broken()
         if status != 0:
             raise ServerError(f"{self._server.name} refuses the query with status {status:04X}.", again=False)
-        return [found for answer, found in answers if _status(answer) in _PENDING and found is not None]
+        statuses = {_status(answer) for answer, _ in answers}
+        matches = [found for answer, found in answers if _status(answer) in _PENDING and found is not None]
+        refuse_unheeded(asked, matches, partly=_PARTLY in statuses)
+        return matches
 
     def _associate(
         self,

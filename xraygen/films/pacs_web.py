@@ -2,16 +2,25 @@
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from xraygen.films.pacs import SERIES_KEYS, Archive, Series, ServerError, WebServer, shows_films
+from xraygen.films.pacs import (
+    Archive,
+    Series,
+    ServerError,
+    WebServer,
+    refuse_unheeded,
+    shows_films,
+    split_keys,
+)
 
 _SECONDS = (15.0, 120.0)
 """To connect, and between two bytes."""
@@ -78,16 +87,17 @@ class _WebArchive:
 
     def find(self, keys: Mapping[str, str]) -> list[Series]:
         """QIDO-RS of studies, then of their series."""
-        of_series = {name: value for name, value in keys.items() if name in SERIES_KEYS}
-        of_study = {name: value for name, value in keys.items() if name not in SERIES_KEYS}
+        of_study, of_series = split_keys(keys)
         with self._one_sentence("search"):
             studies = list(_pages(self._client.search_for_studies, search_filters=of_study))
+            refuse_unheeded(of_study, [_told(study, of_study) for study in studies])
             found = []
             for study in studies:
                 uid = _value(study, _STUDY_UID)
-                series = _pages(
-                    self._client.search_for_series, study_instance_uid=uid, search_filters=of_series
-                )
+                series = [
+                    *_pages(self._client.search_for_series, study_instance_uid=uid, search_filters=of_series)
+                ]
+                refuse_unheeded(of_series, [_told(one, of_series) for one in series])
                 found += [
                     Series(uid, _value(one, _SERIES_UID))
                     for one in series
@@ -166,6 +176,11 @@ def _pages(search: Any, **what: Any) -> Iterator[dict[str, Any]]:
             return
         yield from page
         offset, before = offset + len(page), page
+
+
+def _told(match: Mapping[str, Any], asked: Iterable[str]) -> set[str]:
+    """The keywords of those attributes that are there in DICOM JSON, with or without a value."""
+    return {name for name in asked if f"{tag_for_keyword(name) or 0:08X}" in match}
 
 
 def _value(match: Mapping[str, Any], tag: str) -> str:
