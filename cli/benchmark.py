@@ -94,8 +94,9 @@ def speed(
     xraygen benchmark speed --parts ingest,audit --quick --json
     """
     from xraygen.benchmark.parts import read_parts
+    from xraygen.devices import choose_device
 
-    chosen = read_parts(parts)
+    chosen, target = read_parts(parts), choose_device(device)
     if dry_run:
         console.emit({"rounds": rounds, "quick": quick, "parts": chosen}, as_json=as_json)
         console.say(f"Would time {', '.join(chosen)} of xraygen and other libraries in {rounds} rounds.")
@@ -104,14 +105,11 @@ def speed(
 
     from xraygen.benchmark.speed import benchmark_speed
     from xraygen.benchmark.table import speed_table
-    from xraygen.devices import choose_device
 
     if threads is not None:
         torch.set_num_threads(threads)
     with console.progress() as report:
-        measured = benchmark_speed(
-            choose_device(device), quick=quick, rounds=rounds, parts=chosen, report=report
-        )
+        measured = benchmark_speed(target, quick=quick, rounds=rounds, parts=chosen, report=report)
     console.emit(measured, as_json=as_json)
     if not as_json:
         typer.echo(speed_table(measured), nl=False)
@@ -190,9 +188,11 @@ def _paper(
     """One of the paper's setups."""
     from xraygen.benchmark.paper import PaperSettings, benchmark_paper, planned
     from xraygen.benchmark.published import SETUPS
+    from xraygen.devices import choose_device
 
     setup, asked = SETUPS[name], PaperSettings(*settings)
     config, scored = planned(setup, asked)
+    choose_device(device)
     if dry_run:
         console.say(
             f"Would make a DATASET of {data} in {out}, train `{setup.preset}` for {scored[-1]:,} steps, and generate "

@@ -28,6 +28,9 @@ def ema(
 
     xraygen ema run --sigma-rel 0.07 --out run-007
     """
+    from xraygen.atomic import check_absent
+
+    check_absent(out)
     if dry_run:
         console.emit({"run": str(out), "source": str(run), "step": step}, as_json=as_json)
         console.say(

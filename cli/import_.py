@@ -20,6 +20,9 @@ def import_(
 
     xraygen import exported --out again --json
     """
+    from xraygen.atomic import check_absent
+
+    check_absent(out)
     if dry_run:
         console.emit({"run": str(out), "source": str(source)}, as_json=as_json)
         console.say(f"Would make the RUN {out} of the network and the scheduler in {source}.")

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -7,17 +9,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from xraygen.atomic import (
     atomic_file,
     atomic_folder,
+    one_at_a_time,
     remove_leftovers,
     sha256_of,
     sole_writer,
     write_json,
     write_text,
+    writer_among_others,
 )
 from xraygen.errors import FolderError
 
@@ -174,6 +179,21 @@ def test_the_lock_can_be_taken_again_and_again(tmp_path: Path) -> None:
         raise RuntimeError("stop")
     with sole_writer(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+def test_locks_are_taken_as_nfs_wants_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """flock on NFS is a record lock: shared it needs a file open for reading, exclusive one open for writing."""
+
+    def as_on_nfs(file: IO[str], kind: int) -> None:
+        needed = file.readable() if kind & fcntl.LOCK_SH else file.writable()
+        if not needed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    with sole_writer(tmp_path):
+        pass
+    with writer_among_others(tmp_path), one_at_a_time(tmp_path):
+        pass
 
 
 def test_two_folders_can_be_held_at_once(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def try_to_hold(file: IO[str]) -> bool:
 @contextmanager
 def _holding(folder: Path, kind: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    # To be read and written: NFS wants the first for a lock that is shared, the second for one that is not.
+    with (folder / ".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -62,6 +62,33 @@ def test_a_dry_run_tells_a_program_too(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("ema", "run", "--sigma-rel", 0.07, "--out", "there"), "there exists already"),
+        (("import", "weights", "--out", "there"), "there exists already"),
+        (("benchmark", "speed", "--device", "cuda:99"), "cuda:99"),
+        (("benchmark", "cifar10", *PAPER, "--device", "cuda:99"), "cuda:99"),
+        (("benchmark", "cifar10", *PAPER, "--set", "train.max_steps=9"), "here it is --steps"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, tuple) else "",
+)
+def test_a_dry_run_promises_nothing_that_is_refused_at_sight(
+    command: tuple[object, ...],
+    said: str,
+    xraygen_cli: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    Path("there", "mine.txt").touch()
+    result = xraygen_cli(*command, "--dry-run")
+    assert result.exit_code in (1, 2)
+    assert said in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
 def test_a_dry_run_of_making_again_looks_for_the_row(
     xraygen_cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

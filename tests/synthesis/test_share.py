@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,25 @@ def test_rows_count_only_with_their_image_and_a_torn_line_for_nothing(tmp_path: 
     assert list(merge(tmp_path, COLUMNS)) == ["images/4.png", "images/11.png"]
     assert [entry["seed"] for entry in read_rows(tmp_path / METADATA, COLUMNS)] == ["4", "11"]
     assert not folder.exists()
+
+
+def test_what_dead_processes_left_is_cleared_away_on_nfs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.unlink
+
+    def unlink(path: str, *, dir_fd: int | None = None) -> None:
+        """NFS gives a file that is open another name, in its folder, for as long as it is open."""
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]  # noqa: PTH208
+        if any(Path(file).name == Path(path).name for file in opened):
+            os.rename(path, ".nfs0001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            really(path, dir_fd=dir_fd)
+
+    ProcessRows(tmp_path, 0).close()
+    monkeypatch.setattr(os, "unlink", unlink)
+    merge(tmp_path, COLUMNS)
+    assert not (tmp_path / ".process-0").exists()
 
 
 def test_two_processes_of_one_number_are_refused(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """The paper's setups end to end: prepare, train, generate, score, by the functions behind every other command.
 
 OUT/ dataset/  run/  synthetic/step-*/  scores/step-*.json  likelihood/step-*/  progressive/step-*/  paths/step-*/
-     features/  benchmark.json  benchmark.md
+     features/  times/  benchmark.json  benchmark.md
 
 Whatever is finished stays: the same command goes on where it was stopped, and one with more steps uses what is there.
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from xraygen.devices import choose_device, environment, machine
 from xraygen.errors import UsageError
 from xraygen.metrics.features import load_extractor
 from xraygen.metrics.inception import inception_extractor
+from xraygen.presets import read_overrides
 from xraygen.progress import Report, silent
 from xraygen.synthesis.likelihood import LikelihoodSettings, measure_likelihood
 from xraygen.synthesis.sampling import SamplerSettings
@@ -92,8 +94,11 @@ def planned(setup: Setup, settings: PaperSettings) -> tuple[RunConfig, list[int]
 
     Raises:
         ConfigError: If a change does not fit.
-        UsageError: If a size cannot be.
+        UsageError: If a size cannot be, or `train.max_steps` is among the changes.
     """
+    section = read_overrides(settings.changes).get("train")
+    if isinstance(section, Mapping) and "max_steps" in section:
+        raise UsageError("--set train.max_steps: here it is --steps.")
     config = load_config(
         setup.preset, [*settings.changes, f"train.max_steps={settings.steps or setup.steps}"]
     )
@@ -212,7 +217,7 @@ class _Work:
         began = time.monotonic()
         count = self.settings.samples
         made = finish_set(self.run, step, folder, count, self.sampler, self.device, self.report)
-        generated = time.monotonic() - began
+        generated = self._add("generation", step, time.monotonic() - began, made)
         images = read_set(folder, count)
         scores = {one.extractor.label: one.scores(images, f"features of step {step}") for one in rulers}
         entry = {
@@ -221,7 +226,7 @@ class _Work:
             "samples": self.settings.samples,
             "scores": scores,
             "training_seconds": training_seconds(self.run, step, self.config.train.batch_size),
-            "generated": {"images": made, "seconds": generated},
+            "generated": generated,
         }
         write_json(file, entry)
         return entry
@@ -235,55 +240,78 @@ class _Work:
         splits = [split for split in wanted if len(self.dataset.indices(split))]
         asked = LikelihoodSettings(count, bits=8)
         folder = self.out / "likelihood" / f"step-{step:08d}"
-        began = time.monotonic()
-        found = measure_likelihood(
-            self.run,
-            self.out / "dataset",
-            folder,
-            splits,
-            asked,
-            checkpoint=step,
-            device=self.device,
-            report=self.report,
-        )
-        return {"step": step, "seconds": time.monotonic() - began, "splits": found["splits"]}
+        with self._timed("likelihood", step) as times:
+            found = measure_likelihood(
+                self.run,
+                self.out / "dataset",
+                folder,
+                splits,
+                asked,
+                checkpoint=step,
+                device=self.device,
+                report=self.report,
+            )
+        return {"step": step, "seconds": times["seconds"], "splits": found["splits"]}
 
     def progressive(self, step: int, rulers: list[Ruler]) -> dict[str, Any] | None:
         """Scores of what the chains take for their images, by reverse steps done."""
         count = self.settings.progressive_samples
         if count == 0:
             return None
-        began = time.monotonic()
         folder = self.out / "progressive" / f"step-{step:08d}"
-        frames = trajectory(self.run, step, folder, count, self.sampler, self.device, self.report)
-        rows = [
-            {
-                REVERSE: done,
-                "scores": {
-                    one.extractor.label: one.scores(images, f"features after {done} steps") for one in rulers
-                },
-            }
-            for done, images in frames.items()
-        ]
-        return {"step": step, "samples": count, "seconds": time.monotonic() - began, "rows": rows}
+        with self._timed("progressive", step) as times:
+            frames = trajectory(self.run, step, folder, count, self.sampler, self.device, self.report)
+            rows = [
+                {
+                    REVERSE: done,
+                    "scores": {
+                        one.extractor.label: one.scores(images, f"features after {done} steps")
+                        for one in rulers
+                    },
+                }
+                for done, images in frames.items()
+            ]
+        return {"step": step, "samples": count, "seconds": times["seconds"], "rows": rows}
 
     def interpolation(self, step: int) -> dict[str, Any] | None:
         """The ways between pairs of images, as pictures."""
         if self.settings.paths == 0:
             return None
+        with self._timed("paths", step) as times:
+            drawn = draw_paths(
+                self.run,
+                step,
+                self.dataset,
+                self.out / "paths" / f"step-{step:08d}",
+                self.settings.paths,
+                self.sampler,
+                self.config.schedule.num_timesteps,
+                self.device,
+                self.report,
+            )
+        return {"step": step, "seconds": times["seconds"], **drawn}
+
+    @contextmanager
+    def _timed(self, part: str, step: int) -> Iterator[dict[str, float]]:
+        """What a part took over all calls that worked at it, this one's share added however it ends."""
+        times: dict[str, float] = {}
         began = time.monotonic()
-        drawn = draw_paths(
-            self.run,
-            step,
-            self.dataset,
-            self.out / "paths" / f"step-{step:08d}",
-            self.settings.paths,
-            self.sampler,
-            self.config.schedule.num_timesteps,
-            self.device,
-            self.report,
-        )
-        return {"step": step, "seconds": time.monotonic() - began, **drawn}
+        try:
+            yield times
+        finally:
+            times.update(self._add(part, step, time.monotonic() - began))
+
+    def _add(self, part: str, step: int, seconds: float, images: int = 0) -> dict[str, float]:
+        """Add a call's share of a part to what earlier calls left in OUT/times."""
+        file = self.out / "times" / f"{part}-step-{step:08d}.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        total = {
+            "images": before.get("images", 0) + images,
+            "seconds": before.get("seconds", 0.0) + seconds,
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, total)
+        return total
 
     def about(self) -> dict[str, Any]:
         """On what it was run, and what keeps its figures from standing beside the published ones."""

@@ -89,8 +89,8 @@ def merge(out: Path, columns: Sequence[str]) -> dict[str, Row]:
     rows = {name: row for name, row in sorted(rows.items(), key=_place) if (out / name).exists()}
     write_text(out / METADATA, as_csv(columns, rows.values()))
     for folder, lock in dead:
+        lock.close()  # first: NFS keeps the name of an open file, and with it the folder
         shutil.rmtree(folder)
-        lock.close()
     return rows
 
 
