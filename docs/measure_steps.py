@@ -42,7 +42,7 @@ from xraygen.presets import run_folder
 from xraygen.progress import Progress
 from xraygen.seeds import numpy_generator
 from xraygen.synthesis.generate import generate
-from xraygen.synthesis.noise import SeededNoise
+from xraygen.synthesis.noise import NOISE, SeededNoise
 from xraygen.synthesis.sampling import (
     NAMED_STEPS,
     SamplerName,
@@ -285,13 +285,14 @@ def read_arguments() -> argparse.Namespace:
 
 
 def agree(arguments: argparse.Namespace, ema_sha256: str) -> None:
-    """What is kept in FOLDER is of one network and one compute batch."""
+    """What is kept in FOLDER is of one network, one noise and one compute batch."""
     made = {"ema_sha256": ema_sha256, "compute_batch": arguments.compute_batch, "films": arguments.films}
+    made["noise"] = NOISE
     file = arguments.out / "measured.json"
     if not file.exists():
         write_json(file, made)
     if json.loads(file.read_text(encoding="utf-8")) != made:
-        raise SystemExit(f"{arguments.out} holds solutions of another network or size; choose another --out.")
+        raise SystemExit(f"{arguments.out} holds solutions of another network, noise or size; choose another --out.")
 
 
 def main() -> None:
