@@ -141,7 +141,21 @@ def test_a_verdict_is_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fd", "fd>", ">3", "fd=3", "fd==3", "fd>three", "fd>3;", "fd>3>2", "3<fd", "fd>nan", "fd>inf"],
+    [
+        "",
+        "fd",
+        "fd>",
+        ">3",
+        "fd=3",
+        "fd==3",
+        "fd>three",
+        "fd>3;",
+        "fd>3>2",
+        "3<fd",
+        "fd>nan",
+        "fd>inf",
+        "fd>1e999",
+    ],
 )
 def test_what_is_no_check_is_refused_with_the_grammar(text: str) -> None:
     with pytest.raises(UsageError, match=r"such as 'fd/floor>3'.*ms_ssim"):

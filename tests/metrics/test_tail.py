@@ -126,6 +126,7 @@ def test_few_or_equal_distances_have_no_tail() -> None:
     assert fit_tail(powers(299, 8, 0)) is None
     assert fit_tail(powers(300, 8, 0)) is not None
     assert fit_tail(np.ones(400)) is None
+    assert fit_tail(np.sqrt([1] * 40 + [2] * 100 + [3] * 300)) is None  # 40 below the threshold, all equal
     assert fit_tail(np.append(powers(400, 8, 0), 0.0)) is None
 
 

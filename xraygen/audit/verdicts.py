@@ -1,5 +1,6 @@
 """`--fail-on 'fd/floor>3'`: what is asked of an audit, and the answer."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -100,9 +101,9 @@ def parse_check(text: str) -> Check:
         UsageError: If it reads otherwise or names an unknown quantity.
     """
     match = _GRAMMAR.fullmatch(text)
-    if match is None:
+    if match is None or not math.isfinite(float(match["number"])):
         raise UsageError(
-            f"--fail-on {text!r}: expected a quantity, one of > >= < <=, and a number, such as 'fd/floor>3'; "
+            f"--fail-on {text!r}: expected a quantity, one of > >= < <=, and a finite number, such as 'fd/floor>3'; "
             f"quantities: {_known()}."
         )
     quantity = match["name"] + (f"/{match['part']}" if match["part"] else "")

@@ -90,7 +90,8 @@ def fit_tail(null: Distances, seed: int = 0) -> Tail | None:
     ordered = np.sort(null)
     if len(ordered) < LEAST_FILMS or ordered[0] <= 0:
         return None
-    tails = [x for count in _counts(len(ordered)) if len(x := _exceedances(ordered, count)) >= SMALLEST_TAIL]
+    candidates = [_exceedances(ordered, count) for count in _counts(len(ordered))]
+    tails = [x for x in candidates if len(x) >= SMALLEST_TAIL and x[0] < x[-1]]  # equal ones have no variance
     if not tails:
         return None
     fits = [_goodness(x, seed) for x in tails]
