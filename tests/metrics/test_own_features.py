@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xraygen.errors import UsageError
-from xraygen.metrics.features import extract, load_extractor
+from xraygen.metrics.features import _key, extract, load_extractor
 
 GOOD = """
 import numpy as np
@@ -67,6 +67,27 @@ def test_another_text_of_the_file_is_another_extractor(module: Path, tmp_path: P
     module.write_text(GOOD + "\n# changed\n")
     extract(load_extractor(f"{module}:features", "cpu"), films, 16, cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+PARTIAL = """
+import functools
+
+def power(images, exponent):
+    return images.mean(dim=(2, 3)) ** exponent
+
+features = functools.partial(power, exponent={})
+"""
+
+
+def test_another_argument_of_another_modules_class_is_another_extractor(module: Path) -> None:
+    """`functools.partial` is of a file of Python's own, which does not change."""
+    keys = []
+    for exponent in ("2", "0.5"):
+        module.write_text(PARTIAL.format(exponent))
+        extractor = load_extractor(f"{module}:features", "cpu")
+        assert extractor.provenance["module_sha256"] == hashlib.sha256(module.read_bytes()).hexdigest()
+        keys.append(_key(extractor, 16))
+    assert keys[0] != keys[1]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def own(name: str, device: torch.device, options: ExtractorOptions) -> FeatureEx
     Raises:
         UsageError: If there is no such function, or it does not do what is asked in a trial of two images.
     """
-    function = _function(name)
+    module, function = _function(name)
     told = getattr(function, "provenance", {})
     if not isinstance(told, Mapping):
         raise UsageError(f"--features {name}: its provenance must be a dict of strings.")
@@ -70,6 +70,7 @@ def own(name: str, device: torch.device, options: ExtractorOptions) -> FeatureEx
         provenance={
             "extractor": f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}",
             "source_sha256": _source_sha256(function),
+            "module_sha256": _file_sha256(module),
             "weights_sha256": "known to the function alone",
             "dtype": DTYPE_RULE,
             "input": "range [0, 1]",
@@ -82,11 +83,12 @@ def own(name: str, device: torch.device, options: ExtractorOptions) -> FeatureEx
     )
 
 
-def _function(name: str) -> Callable[[Tensor], Any]:
-    """What `module:function` names."""
+def _function(name: str) -> tuple[ModuleType, Callable[[Tensor], Any]]:
+    """What `module:function` names, and the module, which may have made it of what others wrote."""
     path, _, attribute = name.rpartition(":")
     try:
-        found = getattr(_module(path), attribute)
+        module = _module(path)
+        found = getattr(module, attribute)
     except UsageError:
         raise
     except Exception as error:  # a user's module raises what it likes
@@ -97,7 +99,7 @@ def _function(name: str) -> Callable[[Tensor], Any]:
     if not callable(found):
         raise UsageError(f"--features {name}: {attribute} is no function.")
     function: Callable[[Tensor], Any] = found
-    return function
+    return module, function
 
 
 def _module(path: str) -> ModuleType:
@@ -146,8 +148,13 @@ def _trial(name: str, function: Callable[[Tensor], Any], device: torch.device) -
 def _source_sha256(function: object) -> str:
     """Of the file that the function was written in."""
     target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
+    return _file_sha256(inspect.unwrap(target))
+
+
+def _file_sha256(target: Any) -> str:
+    """Of the file of a module, class or function."""
     try:
-        file = inspect.getsourcefile(inspect.unwrap(target))
+        file = inspect.getsourcefile(target)
     except TypeError:
         file = None
     return sha256_of(Path(file)) if file and Path(file).is_file() else "no file"
