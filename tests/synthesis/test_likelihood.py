@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import Result
 
-from xraygen.dataset.store import open_dataset
+from xraygen.dataset.store import Split, open_dataset
 from xraygen.diffusion.densities import to_grid
 from xraygen.diffusion.likelihood import decoder_floor, strata_edges, variational_bound
 from xraygen.errors import UsageError
@@ -157,6 +158,32 @@ def test_the_depth_is_that_of_the_films(tiny_dataset: Path) -> None:
     with pytest.raises(UsageError, match=r"1 of 12 bits, 7 of 16 bits.*choose one with --bits"):
         source_bits(several, ["test"])
     assert source_bits(several, ["train"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("splits", "bits"),
+    [(("test", "validation"), None), (("validation",), 8)],
+    ids=["one of two", "the only one"],
+)
+def test_a_split_without_films_is_refused_before_anything_is_written(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, splits: tuple[Split, ...], bits: int | None
+) -> None:
+    data = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+    manifest = (data / "manifest.csv").read_text().replace(",validation,", ",train,")
+    (data / "manifest.csv").write_text(manifest)
+    settings = LikelihoodSettings(count=2, steps=2, bits=bits)
+    with pytest.raises(UsageError, match=r"data has no film in validation; choose another --split\."):
+        measure_likelihood(tiny_run, data, tmp_path / "out", splits, settings, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_is_named_twice_is_measured_once(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    settings = LikelihoodSettings(count=2, steps=2, bits=8)
+    measure_likelihood(tiny_run, tiny_dataset, tmp_path / "out", ["test", "test"], settings, device="cpu")
+    assert len(pd.read_csv(tmp_path / "out" / "images.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "out" / "terms.csv")) == 2
 
 
 def test_films_of_another_size_are_refused(

@@ -77,7 +77,7 @@ def measure_likelihood(
         run: RUN folder with a checkpoint; its averaged weights are used.
         data: DATASET folder.
         out: LIKELIHOOD folder.
-        splits: Splits to measure.
+        splits: Splits to measure, each once.
         settings: What is measured.
         checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
@@ -87,8 +87,8 @@ def measure_likelihood(
         What likelihood.json holds.
 
     Raises:
-        UsageError: If the DATASET does not fit the RUN, its films have several depths and none was chosen, or `out`
-            was made otherwise.
+        UsageError: If the DATASET does not fit the RUN or has no film in a split, its films have several depths and
+            none was chosen, or `out` was made otherwise.
         FolderError: If the RUN has no such checkpoint.
     """
     settings = settings or LikelihoodSettings()
@@ -100,6 +100,7 @@ def measure_likelihood(
     shape = tuple(as_model_input(dataset, np.zeros(1, np.int64)).shape[1:])
     if shape != config.data.shape:
         raise UsageError(f"The films of {data} are {shape} and this RUN was trained on {config.data.shape}.")
+    splits = _with_films(dataset, splits)
     bits = settings.bits or source_bits(dataset, splits)
     chain = diffusion if settings.steps is None else diffusion.respace(settings.steps)
     told = {
@@ -130,16 +131,22 @@ def measure_likelihood(
         return write_report(out, terms, _strip(measurement, plans[-1]), chain, bits, origin)
 
 
+def _with_films(dataset: Dataset, splits: Sequence[Split]) -> list[Split]:
+    """The splits, each once; one without films has no mean."""
+    for split in splits:
+        if not len(dataset.indices(split)):
+            raise UsageError(f"{dataset.folder} has no film in {split}; choose another --split.")
+    return list(dict.fromkeys(splits))
+
+
 def source_bits(dataset: Dataset, splits: Sequence[Split]) -> int:
-    """The depth that the films of these splits had before ingest.
+    """The depth that the films of these splits, of which there are some, had before ingest.
 
     Raises:
-        UsageError: If there are none, or they had several: bits per dimension of different depths have no common mean.
+        UsageError: If they had several: bits per dimension of different depths have no common mean.
     """
     rows = np.concatenate([dataset.indices(split) for split in splits])
     depths = dataset.manifest["bits_stored"].iloc[rows].value_counts().sort_index()
-    if len(depths) == 0:
-        raise UsageError(f"{dataset.folder} has no film in {', '.join(splits)}; choose another --split.")
     if len(depths) > 1:
         found = ", ".join(f"{count} of {bits} bits" for bits, count in depths.items())
         raise UsageError(
