@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,17 +13,21 @@ import torch
 from numpy.typing import NDArray
 
 from xraygen.audit.audit import audit, plan
-from xraygen.audit.by_choice import Choices, choice_table
+from xraygen.audit.by_choice import Choices, choice_table, measure_choices
 from xraygen.audit.compare import compare_reports
 from xraygen.audit.likelihood import estimated_bits
+from xraygen.audit.sets import read_set
 from xraygen.audit.settings import AuditSettings
+from xraygen.audit.utility import Films
 from xraygen.config import DiffusionConfig, RunConfig, ScheduleConfig
+from xraygen.dataset.manifest import write_manifest
 from xraygen.dataset.store import content_sha256, open_dataset
 from xraygen.diffusion.densities import to_grid
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.likelihood import variational_bound
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import FolderError, XraygenError
+from xraygen.metrics.features import extract, load_extractor
 from xraygen.training.checkpoint import checkpoints
 from xraygen.training.loop import train
 
@@ -36,6 +41,17 @@ def mirrored(dataset: Path, folder: Path, axis: int) -> Path:
     """A DATASET of the same films, seen in a mirror."""
     shutil.copytree(dataset, folder)
     np.save(folder / "images.npy", np.flip(np.load(folder / "images.npy"), axis).copy())
+    info = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**info, "content_sha256": content_sha256(folder)}))
+    return folder
+
+
+def relabelled(dataset: Path, folder: Path, **columns: list[str]) -> Path:
+    """The same DATASET with another word for its first film, and with other columns where given."""
+    shutil.copytree(dataset, folder)
+    manifest = open_dataset(folder).manifest.assign(**columns)
+    manifest.loc[0, "finding"] = "PNEUMONIA"
+    write_manifest(folder / "manifest.csv", manifest, ["finding", "note"])
     info = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps({**info, "content_sha256": content_sha256(folder)}))
     return folder
@@ -112,6 +128,61 @@ def test_what_was_chosen_is_measured_judged_and_shown(
     lines = choice_table(result)
     assert any(line.startswith("  5 % of patients, real films ") for line in lines)
     assert any(line.startswith("  synthetic films ") for line in lines)
+
+
+def test_the_page_says_what_was_chosen_and_how(audited: tuple[Path, dict[str, Any]]) -> None:
+    page = (audited[0] / "report.html").read_text()
+    rows = dict(re.findall(r'<th scope="row">setting: (.*?)</th><td>(.*?)</td>', page))
+    assert (rows["utility"], rows["repeats"], rows["also test"]) == ("finding", "2", "other, other")
+    assert "choices" not in rows
+
+
+def test_patients_of_the_train_split_are_no_test_of_another_source(
+    audited: tuple[Path, dict[str, Any]],
+    labelled: Path,
+    told: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the other source the films are mirrored, and the patients those of this DATASET."""
+    out, result = audited
+    assert [(test["films"], test["left_out"]) for test in result["utility"]["tests"]] == [
+        *((20, 0), (24, 40), (24, 40)),
+    ]
+    assert (out / "report.html").read_text().count("40 of its films are left out") == 2
+    assert sum("40 films left out" in line for line in choice_table(result)) == 2
+    other = relabelled(labelled, tmp_path / "other")
+    tested: list[Films] = []
+
+    def seen(*given: Any, **_: Any) -> dict[str, Any]:
+        tested.extend(given[3])
+        return {"tests": [{"name": films.name, "mean": []} for films in given[3]]}
+
+    monkeypatch.setattr("xraygen.audit.by_choice.measure_utility", seen)
+    dataset = open_dataset(labelled)
+    found = measure_choices(
+        Choices(utility="finding", also_test=(other,)),
+        dataset,
+        read_set(told, dataset.info.size),
+        lambda: load_extractor("pixels", "cpu"),
+        made_by=None,
+        seed=0,
+        device="cpu",
+    )
+    unseen = extract(load_extractor("pixels", "cpu"), np.load(other / "images.npy")[40:], 16)
+    assert np.array_equal(tested[1].inputs, unseen)  # a patient per film, the first 40 in the train split
+    assert [test["left_out"] for test in found["utility"]["tests"]] == [0, 40]
+
+
+def test_another_source_of_the_same_patients_alone_is_refused(
+    labelled: Path, told: Path, tmp_path: Path
+) -> None:
+    other = relabelled(labelled, tmp_path / "other", patient=[f"patient-{row % 40}" for row in range(64)])
+    settings = replace(FAST, choices=Choices(utility="finding", also_test=(other,)))
+    with pytest.raises(
+        XraygenError, match=r"other, without 64 films of patients of the train split of .* has no 5"
+    ):
+        plan(labelled, told, tmp_path / "report", settings)
 
 
 def test_what_was_chosen_is_put_side_by_side(audited: tuple[Path, dict[str, Any]]) -> None:

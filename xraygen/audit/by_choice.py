@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xraygen.audit.classifiers import CLASSIFIERS, Classifier, ClassifierName, Convnet, LinearProbe
 from xraygen.audit.figures import png_of_figure
@@ -175,11 +176,13 @@ def _utility(
         rows = np.flatnonzero((dataset.manifest["split"].to_numpy() == split) & (codes >= 0))
         return Films(name, inputs[rows], codes[rows], patients[rows])
 
-    tests = [films("test", _TEST_SPLIT)]
+    tests, left_out = [films("test", _TEST_SPLIT)], [0]
     for folder, name in zip(choices.also_test, _test_names(choices.also_test), strict=True):
         other = open_dataset(folder)
         theirs, whose = _of_dataset(member, other)
-        rows = np.flatnonzero(theirs >= 0)
+        unseen = _unseen(dataset, other)
+        rows = unseen[theirs[unseen] >= 0]
+        left_out.append(len(other) - len(unseen))
         pixels = classifier.inputs(other.images, other.info.bits, report, f"films of {name}")
         tests.append(Films(name, pixels[rows], theirs[rows], whose[rows]))
     told = codes_of(member, synthetic.told[column_of(member.name)])
@@ -195,7 +198,8 @@ def _utility(
         seed=seed,
         report=report,
     )
-    return describe_utility(measured, member.name)
+    counted = [{**test, "left_out": n} for test, n in zip(measured["tests"], left_out, strict=True)]
+    return describe_utility({**measured, "tests": counted}, member.name)
 
 
 def _test_names(folders: Sequence[Path]) -> list[str]:
@@ -211,6 +215,13 @@ def _of_dataset(member: Condition, dataset: Dataset) -> tuple[np.ndarray, np.nda
     """Word and patient of each film, int64 `(N,)` each."""
     manifest = dataset.manifest
     return codes_of(member, manifest[member.name]), patients_of(list(manifest["patient"]))
+
+
+def _unseen(dataset: Dataset, other: Dataset) -> NDArray[np.int64]:
+    """Rows of another DATASET that are of no patient of the train split, as far as both are under one key."""
+    manifest = dataset.manifest
+    seen = set(manifest["patient"][manifest["split"] == "train"]) - {""}
+    return np.flatnonzero(~other.manifest["patient"].isin(seen))
 
 
 def _check_labels(choices: Choices, dataset: Dataset, synthetic: Path) -> None:
@@ -245,7 +256,12 @@ def _check_labels(choices: Choices, dataset: Dataset, synthetic: Path) -> None:
             raise UsageError(
                 f"--also-test {folder} has no column {member.name}; ingest it with labels of that name."
             )
-        _check_test_films(member, other, np.arange(len(other)), str(folder))
+        rows = _unseen(dataset, other)
+        seen = len(other) - len(rows)
+        without = (
+            f", without {seen} films of patients of the train split of {dataset.folder}," if seen else ""
+        )
+        _check_test_films(member, other, rows, f"{folder}{without}")
 
 
 def _check_test_films(member: Condition, dataset: Dataset, rows: np.ndarray, name: str) -> None:

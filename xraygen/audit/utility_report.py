@@ -58,6 +58,10 @@ def utility_table(utility: Mapping[str, Any]) -> list[str]:
             f"utility: AUC of {utility['label']} on {test['films']} films of {test['patients']} patients, "
             f"{test['name']} ({utility['classifier']['classifier']}, {utility['seeds']} seeds, 95 % intervals)"
         )
+        if test["left_out"]:
+            lines.append(
+                f"  {test['left_out']} films left out, of patients whom the classifiers learned from"
+            )
         for row in test["mean"]:
             share = "" if row["fraction"] is None else f"{100 * row['fraction']:g} % of patients, "
             change = "" if row["change"] is None else f"  {_change(row['change'])}"
