@@ -319,6 +319,34 @@ def test_wrong_settings_are_refused_before_the_work(
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("call", [plan, audit])
+def test_films_that_cannot_be_compared_are_refused_before_any_set_is_read(
+    tmp_path: Path,
+    real: Path,
+    with_a_copy: Path,
+    textures: Textures,
+    make_synthetic: MakeSynthetic,
+    make_dataset: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Any],
+) -> None:
+    monkeypatch.delattr("xraygen.audit.audit.read_set")
+    oblong = make_synthetic(tmp_path / "oblong", textures(9, size=(24, 20)))
+    of_real = make_dataset(tmp_path / "larger", textures(9, size=(32, 32)), ["test"] * 9)
+    colour = make_dataset(tmp_path / "colour", np.zeros((9, 24, 24, 3), np.uint8), ["test"] * 9)
+    small = make_dataset(tmp_path / "small", textures(16, size=(10, 12)), ["train", "test"] * 8)
+    for reals, synthetic, beside, words in (
+        (real, oblong, (), r"0\.png is 24x20 px and the real films are 24x24"),
+        (real, with_a_copy, (with_a_copy, oblong), r"0\.png is 24x20 px and the real films are 24x24"),
+        (real, of_real, (), "larger is 32x32 px and the real films are 24x24"),
+        (real, with_a_copy, (colour,), "colour holds colour images"),
+        (small, small, (), "small holds films of 10x12 px, and SSIM needs 11x11; ingest them larger"),
+    ):
+        with pytest.raises(FolderError, match=words):
+            call(reals, synthetic, tmp_path / "report", replace(FAST, beside=beside))
+    assert not (tmp_path / "report").exists()
+
+
 def test_a_plan_says_n_and_writes_nothing(tmp_path: Path, real: Path, with_a_copy: Path) -> None:
     planned = plan(real, with_a_copy, tmp_path / "report", FAST)
     assert planned["count"] == 20

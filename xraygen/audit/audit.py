@@ -20,7 +20,15 @@ from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, pri
 from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
 from xraygen.audit.repeats import near_duplicates
-from xraygen.audit.sets import ImageSet, count_films, read_real, read_set, read_told, weights_that_made
+from xraygen.audit.sets import (
+    ImageSet,
+    check_set,
+    count_films,
+    read_real,
+    read_set,
+    read_told,
+    weights_that_made,
+)
 from xraygen.audit.settings import (
     CLIP,
     AuditSettings,
@@ -64,6 +72,8 @@ def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dic
     if settings.quarantine:
         check_quarantine(synthetic, dry_run=True)
     dataset = read_real(real)
+    for folder in (synthetic, *settings.beside):
+        check_set(folder, dataset.info.size)
     check_choices(settings.choices, dataset, synthetic, check_settings(settings))
     check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
     available = _available(dataset, synthetic, count_films(synthetic), settings)
@@ -103,6 +113,8 @@ def audit(
     if settings.quarantine:
         check_quarantine(synthetic)
     dataset = read_real(real)
+    for folder in (synthetic, *settings.beside):
+        check_set(folder, dataset.info.size)
     check_choices(settings.choices, dataset, synthetic, checks)
     check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
     material = _gather(real, synthetic, settings, report)

@@ -15,6 +15,7 @@ from xraygen.dataset.store import INFO_NAME, Dataset, open_dataset
 from xraygen.errors import FilmError, FolderError
 from xraygen.films.listing import column_of, told_columns
 from xraygen.films.reader import read_film
+from xraygen.metrics.ssim import WINDOW_PX
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, unit_to_stored
 
@@ -49,10 +50,16 @@ def read_real(folder: Path) -> Dataset:
     """Open the DATASET to compare with, and check that it can be compared with.
 
     Raises:
-        FolderError: If it is no DATASET, in colour, has no film in its train or test split, or a patient in both.
+        FolderError: If it is no DATASET, in colour, of films smaller than the window of SSIM, has no film in its train
+            or test split, or a patient in both.
     """
     dataset = open_dataset(folder)
     _check_grey(folder, dataset)
+    height, width = dataset.info.size
+    if min(height, width) < WINDOW_PX:
+        raise FolderError(
+            f"{folder} holds films of {height}x{width} px, and SSIM needs {WINDOW_PX}x{WINDOW_PX}; ingest them larger."
+        )
     manifest = dataset.manifest
     patients = {}
     for split in ("train", "test"):
@@ -91,6 +98,19 @@ def read_set(folder: Path, size: tuple[int, int], *, report: Report = silent) ->
         report(Progress(f"read {folder.name}", row + 1, len(metadata)))
     told = metadata[told_columns(metadata.columns)]
     return ImageSet(folder.name, images, tuple(metadata["file_name"]), _BITS, told)
+
+
+def check_set(folder: Path, size: tuple[int, int]) -> None:
+    """Refuse early what `read_set` would refuse for its kind or size, by dataset.json or by the first picture.
+
+    Raises:
+        FolderError: As for `read_set`.
+    """
+    if (folder / INFO_NAME).is_file():
+        _like_the_real(folder, size)
+        return
+    first = read_metadata(folder).iloc[0]
+    _read_image(folder, first["file_name"], first.get("sha256", ""), size)
 
 
 def count_films(folder: Path) -> int:
@@ -145,13 +165,19 @@ def read_metadata(folder: Path) -> pd.DataFrame:
 
 def _from_dataset(folder: Path, size: tuple[int, int]) -> ImageSet:
     """All rows of a DATASET."""
+    dataset = _like_the_real(folder, size)
+    names = tuple(f"#{row}" for row in range(len(dataset)))
+    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, _known(dataset), of_patients=True)
+
+
+def _like_the_real(folder: Path, size: tuple[int, int]) -> Dataset:
+    """A DATASET that may stand beside the real films."""
     dataset = open_dataset(folder)
     _check_grey(folder, dataset)
     _check_size(folder, dataset.info.size, size)
     if not len(dataset):
         raise FolderError(f"{folder} holds no film.")
-    names = tuple(f"#{row}" for row in range(len(dataset)))
-    return ImageSet(folder.name, dataset.images, names, dataset.info.bits, _known(dataset), of_patients=True)
+    return dataset
 
 
 def _known(dataset: Dataset) -> pd.DataFrame:
