@@ -1,7 +1,9 @@
 """An audit in features of the user's own, and in CLIP's."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from xraygen.audit.audit import audit
+from xraygen.audit.measures import MEASURES
+from xraygen.audit.render import page_templates
 from xraygen.audit.settings import AuditSettings
 from xraygen.metrics.extractors import registry
 from xraygen.metrics.extractors.extractor import ExtractorOptions, FeatureExtractor
@@ -48,6 +52,14 @@ def clip_stand_in(device: torch.device, options: ExtractorOptions) -> FeatureExt
     return FeatureExtractor("clip", "CLIP", 36, {"of": "a test"}, network, device)
 
 
+def fidelity_section(result: dict[str, Any], name: str) -> str:
+    """That part of the page where an extractor of this name is the only one; CLIP's numbers where it has none."""
+    entries = result["features"].get(name, result["features"]["clip"])
+    spaces = {name: {key: entry for key, entry in entries.items() if key in MEASURES}}
+    section = page_templates().get_template("fidelity.html.j2")
+    return section.render(report=result, figures=defaultdict(bytes), spaces=spaces)
+
+
 def test_a_users_function_is_audited_in_and_cmmd_measured_in_clips_features_only(
     tmp_path: Path,
     mine: Path,
@@ -76,6 +88,13 @@ def test_a_users_function_is_audited_in_and_cmmd_measured_in_clips_features_only
     assert str(tmp_path) not in page + numbers
     assert "CMMD-CLIP" in page
     assert "mine.py:features" in page
+    assert "Those of KID and CMMD are a delete-one jackknife of both sets, all others" in page
+    assert "No distance here is FID" in page
+    told, clip = (fidelity_section(result, name) for name in ("inception", "clip"))
+    assert "No distance here is FID" in clip
+    assert "Those of KID and CMMD are" in told
+    assert "No distance here is FID" not in told
+    assert "Those of KID are" in fidelity_section(result, "mine.py:features")
 
 
 @pytest.mark.slow

@@ -123,6 +123,25 @@ def test_what_forbids_a_comparison_is_said(
 
 
 @pytest.mark.parametrize(
+    ("measured", "free"),
+    [
+        (False, "FD-…, N = ∞ and KID-… may be compared"),
+        (True, "FD-…, N = ∞ and KID-… and CMMD-… may be compared"),
+    ],
+)
+def test_what_does_not_depend_on_n_may_be_compared_at_any(
+    reports: list[Path], tmp_path: Path, measured: bool, free: str
+) -> None:
+    def change(told: dict[str, Any]) -> None:
+        told["settings"]["count"] = 12
+        if measured:
+            told["features"]["clip"] = {"cmmd": told["features"]["pixels"]["kid"], "extractor": {}}
+
+    notes = compare_reports([reports[0], rewritten(reports[1], tmp_path / "other", change)])["notes"]
+    assert sum(f"of the distances only {free}" in note for note in notes) == 1
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda told: told.update(format_version=1), "is of format 1, and format 3 is compared; audit again"),

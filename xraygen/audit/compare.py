@@ -18,7 +18,7 @@ REPORT_VERSION = 3
 COMPARISON_JSON = "comparison.json"
 COMPARISON_HTML = "comparison.html"
 
-_AT_ANY_N = ("fd_infinity", "kid")
+_AT_ANY_N = ("fd_infinity", "kid", "cmmd")
 _VERDICTS = {"pass": "passed", "fail": "FAILED", "undecided": "undecided"}
 
 Cell = dict[str, Any]
@@ -237,7 +237,12 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield "The reports hold films against different DATASETs: no number of one may be held against one of another."
     counts = sorted({report["settings"]["count"] for report in reports})
     if len(counts) > 1:
-        free = " and ".join(MEASURES[name].name.format(space="…") for name in _AT_ANY_N)
+        spaces = [entries for report in reports for entries in report["features"].values()]
+        free = " and ".join(
+            MEASURES[name].name.format(space="…")
+            for name in _AT_ANY_N
+            if any(name in entries for entries in spaces)
+        )
         yield (
             f"N differs ({', '.join(map(str, counts))}): of the distances only {free} may be compared; audit again "
             f"with --count {counts[0]}."
