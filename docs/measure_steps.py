@@ -292,7 +292,9 @@ def agree(arguments: argparse.Namespace, ema_sha256: str) -> None:
     if not file.exists():
         write_json(file, made)
     if json.loads(file.read_text(encoding="utf-8")) != made:
-        raise SystemExit(f"{arguments.out} holds solutions of another network, noise or size; choose another --out.")
+        raise SystemExit(
+            f"{arguments.out} holds solutions of another network, noise or size; choose another --out."
+        )
 
 
 def main() -> None:
