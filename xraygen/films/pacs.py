@@ -30,37 +30,15 @@ FILM_CLASSES = (*sorted(RADIOGRAPH_CLASSES), FOR_PROCESSING_CLASS, *sorted(CAPTU
 _SERIES_KEYS = ("Modality", "BodyPartExamined", "SeriesDescription", "SeriesInstanceUID", "ProtocolName")
 """Keys of a query that are a series' and not a study's (PS3.4 C.6.2)."""
 _REQUIRED_KEYS = (
-    *("StudyDate", "StudyTime", "AccessionNumber", "PatientName", "PatientID", "StudyID", "StudyInstanceUID"),
-    *("Modality", "SeriesNumber", "SeriesInstanceUID"),
-)
+    "StudyDate", "StudyTime", "AccessionNumber", "PatientName", "PatientID", "StudyID", "StudyInstanceUID",
+    "Modality", "SeriesNumber", "SeriesInstanceUID",
+)  # fmt: skip
 """By which every archive searches studies and series (PS3.4 tables C.6-2 and C.6-3)."""
 _IMAGE_KEYS = (
-    *(
-        "SOPInstanceUID",
-        "SOPClassUID",
-        "InstanceNumber",
-        "ImageType",
-        "ViewPosition",
-        "ContentDate",
-        "ContentTime",
-    ),
-    *(
-        "AcquisitionDate",
-        "AcquisitionTime",
-        "AcquisitionNumber",
-        "Rows",
-        "Columns",
-        "NumberOfFrames",
-        "BitsStored",
-    ),
-    *(
-        "BitsAllocated",
-        "BurnedInAnnotation",
-        "PresentationIntentType",
-        "PatientOrientation",
-        "ImageLaterality",
-    ),
-)
+    "SOPInstanceUID", "SOPClassUID", "InstanceNumber", "ImageType", "ViewPosition", "ContentDate", "ContentTime",
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionNumber", "Rows", "Columns", "NumberOfFrames", "BitsStored",
+    "BitsAllocated", "BurnedInAnnotation", "PresentationIntentType", "PatientOrientation", "ImageLaterality",
+)  # fmt: skip
 """Attributes of images, by which neither studies nor series are searched: an archive would leave the key unheeded."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
