@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from real_films import say, say_how, say_table
+from real_films import say, say_how, say_table, with_interval
 
 from xraygen.audit.fidelity import choose, reference_sets
 from xraygen.audit.intervals import frechet_intervals
@@ -73,7 +73,7 @@ def area_with_interval(odds: NDArray[np.float64], labels: NDArray[np.int64], pat
     found = influence(odds[:, 1], positive, patients)
     counts = [len(np.unique(patients[kind])) for kind in (positive, ~positive)]
     area = area_interval(found.area, clustered_error(found.of_film, patients), *counts)
-    return f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+    return with_interval(area.value, area.low, area.high, 3)
 
 
 def labels_of(
@@ -93,9 +93,9 @@ def compare(test: Features, sets: dict[str, Features], areas: dict[str, str], se
         rows.append(
             (
                 name,
-                f"{fd.value:.1f} ({fd.low:.1f} to {fd.high:.1f})",
+                with_interval(fd.value, fd.low, fd.high, 1),
                 f"{fd.value / floor:.2f}",
-                f"{1000 * kid.value:.2f} ({1000 * kid.low:.2f} to {1000 * kid.high:.2f})",
+                with_interval(kid.value, kid.low, kid.high, 2, 1000),
                 areas.get(name, ""),
             )
         )

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
-from real_films import parse, parser, say, say_how, say_table
+from real_films import parse, parser, say, say_how, say_table, with_interval
 
 from xraygen.dataset.conditions import Conditions
 from xraygen.dataset.store import Dataset, open_dataset
@@ -142,10 +142,10 @@ def interval(values: Sequence[float] | Floats, seed: int) -> tuple[float, float,
     return float(known.mean()), float(low), float(high)
 
 
-def with_interval(values: Sequence[float] | Floats, seed: int, digits: int = 2) -> str:
+def mean_with_interval(values: Sequence[float] | Floats, seed: int, digits: int = 2) -> str:
     """The same, as it stands in a table."""
     mean, low, high = interval(values, seed)
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return with_interval(mean, low, high, digits)
 
 
 def say_modes(name: str, found: dict[Mode, list[Measured]], seed: int) -> None:
@@ -163,13 +163,13 @@ def say_modes(name: str, found: dict[Mode, list[Measured]], seed: int) -> None:
         rows.append(
             (
                 f"`{mode}`",
-                with_interval(noise, seed),
-                with_interval([one.error for one in pair], seed, 1),
-                with_interval(at("SSIM"), seed),
-                with_interval(at("distance"), seed),
-                with_interval(at("nearest"), seed, 1),
-                with_interval(at("detail"), seed),
-                with_interval([one.smoothness for one in pair], seed),
+                mean_with_interval(noise, seed),
+                mean_with_interval([one.error for one in pair], seed, 1),
+                mean_with_interval(at("SSIM"), seed),
+                mean_with_interval(at("distance"), seed),
+                mean_with_interval(at("nearest"), seed, 1),
+                mean_with_interval(at("detail"), seed),
+                mean_with_interval([one.smoothness for one in pair], seed),
             )
         )
     head = ("mode", "noise variance", "error of the ends, of 255", "SSIM to A", "distance to A / A to B",

@@ -116,8 +116,9 @@ def train_on(peer: Peer, dataset: Dataset, labels: NDArray[np.int64], arguments:
         noise = torch.randn(x_start.shape, generator=generator)
         t = torch.randint(scheduler.config.num_train_timesteps, (len(x_start),), generator=generator)
         told = torch.from_numpy(labels[draw])
-        prediction = peer.network(scheduler.add_noise(x_start, noise, t), t, class_labels=told).sample
-        loss = functional.mse_loss(prediction, scheduler.get_velocity(x_start, noise, t))
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+            prediction = peer.network(scheduler.add_noise(x_start, noise, t), t, class_labels=told).sample
+        loss = functional.mse_loss(prediction.float(), scheduler.get_velocity(x_start, noise, t))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(peer.network.parameters(), 1.0)
         for group in peer.optimizer.param_groups:
@@ -190,7 +191,8 @@ def main() -> None:
     seen = peer.step * arguments.batch_size
     say(
         f"UNet2DModel, {parameters:,} parameters: {peer.step} steps, {seen:,} films in "
-        f"{peer.cpu_seconds / _MINUTE:.0f} CPU minutes; {arguments.steps} steps of dpm++, N = {arguments.count}.\n"
+        f"{peer.cpu_seconds / _MINUTE:.0f} CPU minutes in {arguments.precision}; {arguments.steps} steps of dpm++, "
+        f"N = {arguments.count}.\n"
     )
     compare(of_rows(extractor, dataset, chosen), sets, {}, arguments.seed)
     say_how(f"python docs/measure_peer.py --cpu-minutes {arguments.cpu_minutes:g}", arguments.seed)
@@ -210,6 +212,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="in training")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

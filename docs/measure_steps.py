@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from real_films import say, say_how, say_table
+from real_films import say, say_how, say_table, with_interval
 
 from xraygen.atomic import atomic_file, write_json
 from xraygen.audit.fidelity import choose
@@ -249,15 +249,15 @@ def measure_sets(run: Path, timesteps: int, arguments: argparse.Namespace) -> No
         ancestral = features_of_set(run, settings, arguments, "ancestral")
         alone = kernel_distance(test, ancestral)
         say(
-            f"ddpm over all {timesteps} timesteps, {arguments.ancestral} films: 1000 KID {1000 * alone.value:.2f} "
-            f"({1000 * alone.low:.2f} to {1000 * alone.high:.2f}), {1000 * (alone.value - of_limit.value):+.2f} beside "
-            "the limit's.\n"
+            f"ddpm over all {timesteps} timesteps, {arguments.ancestral} films: 1000 KID "
+            f"{with_interval(alone.value, alone.low, alone.high, 2, 1000)}, "
+            f"{1000 * (alone.value - of_limit.value):+.2f} beside the limit's.\n"
         )
 
 
 def between(number: Paired, scale: float = 1.0) -> str:
     """A number and its interval."""
-    return f"{scale * number.value:.3f} ({scale * number.low:.3f} to {scale * number.high:.3f})"
+    return with_interval(number.value, number.low, number.high, 3, scale)
 
 
 def read_arguments() -> argparse.Namespace:

@@ -51,6 +51,11 @@ def say(line: str = "") -> None:
     print(line, flush=True)  # noqa: T201 - the tables are the result
 
 
+def with_interval(value: float, low: float, high: float, digits: int, scale: float = 1.0) -> str:
+    """A number and its interval, each times the scale."""
+    return f"{scale * value:.{digits}f} ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
+
+
 def say_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
     """A Markdown table."""
     say("| " + " | ".join(head) + " |")

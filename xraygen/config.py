@@ -237,7 +237,7 @@ class TrainConfig(Config):
     log_every: Positive = 50
     """Steps between lines of log.jsonl and TensorBoard points."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Arithmetic of the network; bfloat16 is for GPUs, float64 for proofs."""
+    """Arithmetic of the network; bfloat16 is for GPUs and CPUs with AMX, float64 for proofs."""
     data_on_device: bool | Literal["auto"] = "auto"
     """Keep the training films in the device's memory. auto: on a GPU, if they take a quarter of what is free."""
     compile: bool | Literal["auto"] = "auto"

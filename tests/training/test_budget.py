@@ -185,6 +185,14 @@ def test_attention_that_no_level_has_is_warned_of() -> None:
     assert text.count("WARNING") == 1
 
 
+@pytest.mark.parametrize(("bfloat16", "precision", "said"), [(3e9, "float32", True), (3e9, "bfloat16", False),
+                                                             (1.5e9, "float32", False)])  # fmt: skip
+def test_a_device_made_for_bfloat16_is_told_of(bfloat16: float, precision: str, said: bool) -> None:
+    needed = budget(small_run(f"train.precision={precision}"))
+    text = " ".join(budget_sentences(needed, DevicePeak(1e9, bfloat16, 1e9), "this CPU"))
+    assert ("This CPU multiplies 3 times as fast in bfloat16" in text) is said
+
+
 def test_disk_is_what_checkpoints_take_at_the_fullest(
     tiny_config: Callable[..., RunConfig], tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
