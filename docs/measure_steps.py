@@ -24,6 +24,7 @@ from typing import get_args
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from real_films import say, say_how, say_table, with_interval
 
@@ -164,6 +165,9 @@ def draw(medians: dict[str, dict[int, float]], path: Path) -> None:
         )
     axes.axhline(0.02, color="#5A5A5A", linestyle=":", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="median RMSE of [-1, 1]")
+    counts = sorted({steps for by_steps in medians.values() for steps in by_steps})
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize=7, ncols=3)
     with atomic_file(path) as aside:
         figure.savefig(aside, format="png", dpi=140)
