@@ -1,5 +1,6 @@
 """The model that ships: small, whole, with its card, and at work without network and data."""
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_its_card_names_the_films_their_licence_and_what_it_is_not_for() -> None
     ):
         assert words in card
     assert f"step {newest_checkpoint(FOLDER).step:,}" in card
+    assert set(re.findall(r"xraygen generate (\S+)", card)) == {NAME}
 
 
 def test_it_holds_what_its_audit_and_fine_tuning_need_and_no_film() -> None:
