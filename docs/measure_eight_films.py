@@ -98,7 +98,13 @@ def measure(arguments: argparse.Namespace) -> None:
     """Train, make, compare."""
     dataset = eight_films(arguments.films, arguments.out)
     config = load_config(
-        "cxr-256", [*NARROW, f"train.max_steps={arguments.steps}", f"train.seed={arguments.seed}"]
+        "cxr-256",
+        [
+            *NARROW,
+            f"train.max_steps={arguments.steps}",
+            f"train.precision={arguments.precision}",
+            f"train.seed={arguments.seed}",
+        ],
     )
     run, synthetic, step, finished = train_and_generate(config, dataset, arguments)
     losses = [entry["loss"] for entry in read_log(run) if "loss" in entry][:step]
@@ -121,6 +127,7 @@ def main() -> None:
     made.add_argument("--minutes", type=float, default=60, help="of training in this call")
     made.add_argument("--steps", type=int, default=2_000)
     made.add_argument("--count", type=int, default=32, help="films to make")
+    made.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="in training")
     made.add_argument("--device", default="auto")
     arguments = parse(made)
     arguments.out.mkdir(parents=True, exist_ok=True)

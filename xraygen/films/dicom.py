@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xraygen.errors import FilmError
@@ -36,7 +37,7 @@ from xraygen.films.objects import (
 )
 from xraygen.films.polarity import may_be_negative
 
-_TAGS = [
+_TAGS = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
     "StudyInstanceUID", "AccessionNumber", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
     "ViewCodeSequence", "PatientOrientation", "BurnedInAnnotation", "PixelIntensityRelationship",
@@ -46,7 +47,8 @@ _TAGS = [
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ModalityLUTSequence", "RescaleSlope",
     "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape",
     "PixelData",
-]  # fmt: skip
+)]  # fmt: skip
+"""What is read; as tags, since pydicom would look up each keyword again for every film."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONGEST_LIFE_YEARS = 130
@@ -188,13 +190,15 @@ def _lenient() -> Iterator[None]:
 def quietly() -> Iterator[None]:
     """pydicom warns and logs, and its words repeat the file's name and what it says."""
     logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    before, logger.disabled = (
+        logger.disabled,
+        True,
+    )  # a level would empty the caches of all loggers, for every film
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = before
 
 
 def _parse(path: Path) -> tuple[Dataset, UID]:
