@@ -173,16 +173,17 @@ def ingest(
     from xraygen.dataset import ingest as room
     from xraygen.dataset.checks import check
     from xraygen.dataset.cluster import dask_executor
-    from xraygen.dataset.curation import CurationSettings
+    from xraygen.dataset.curation import parse_thresholds
     from xraygen.dataset.ingest_settings import IngestSettings, parse_size
     from xraygen.dataset.views import parse_views
     from xraygen.films.objects import ReadOptions
     from xraygen.films.transforms import PrepareSettings
 
+    curation, text = parse_thresholds(curate or [])
     read = ReadOptions(for_processing, any_body_part, burned_in, frames.value)
     settings = IngestSettings(
         prepare=PrepareSettings(
-            parse_size(size), fit.value, bits, read, crop_collimation, refuse_text, jpeg_2000.value
+            parse_size(size), fit.value, bits, read, crop_collimation, refuse_text, jpeg_2000.value, text
         ),
         labels=labels,
         label_columns=tuple(name.strip() for name in label_columns.split(",")) if label_columns else None,
@@ -193,7 +194,7 @@ def ingest(
         seconds_per_file=timeout,
         label_preset=label_preset.value,
         split_column=split_column,
-        curation=CurationSettings.from_texts(curate or []),
+        curation=curation,
         views=parse_views(views) if views is not None else None,
         exclude=exclude,
         also_search=tuple(also_search or []),

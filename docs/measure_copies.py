@@ -22,7 +22,7 @@ from real_films import Light, kermany, parse, parser, patient_of, say, say_how, 
 from scipy.stats import beta
 
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, gate
-from xraygen.films.transforms import resize
+from xraygen.films.resizing import resize
 from xraygen.metrics.features import extract, load_extractor
 from xraygen.ranges import Stored
 from xraygen.seeds import numpy_generator

@@ -18,7 +18,7 @@ from real_films import Light, kermany, light_of, parse, parser, patient_of, pict
 
 from xraygen.films.content import HASH_BITS, perceptual_hash
 from xraygen.films.phantom import phantom_film
-from xraygen.films.transforms import resize
+from xraygen.films.resizing import resize
 
 THRESHOLDS = (0, 8, 16, 24, 32, 40, 48, 56, 64)
 Hashes = NDArray[np.uint64]

@@ -29,7 +29,8 @@ from real_films import parse, parser, pictures, say, say_how, say_table, scratch
 from xraygen.films.jpeg2000 import Detail
 from xraygen.films.objects import ReadOptions
 from xraygen.films.reader import read_film
-from xraygen.films.transforms import PrepareSettings, prepare_film, resize, size_inside
+from xraygen.films.resizing import resize, size_inside
+from xraygen.films.transforms import PrepareSettings, prepare_film
 from xraygen.ranges import stored_to_unit
 
 Image = NDArray[np.floating]

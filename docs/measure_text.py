@@ -27,7 +27,7 @@ from real_films import Light, kermany, light_of, parse, parser, pictures, say, s
 
 from xraygen.films.content import has_text
 from xraygen.films.phantom import phantom_film
-from xraygen.films.transforms import resize
+from xraygen.films.resizing import resize
 from xraygen.seeds import numpy_generator
 
 TEXTS = ("MUSTERMANN^ERIKA", "12.03.1961", "ID 4711-0815", "Doe, Jane 63Y F", "19:44:07", "Acc 20260311")

@@ -20,6 +20,7 @@ from xraygen.dataset.curation import (
     NearDuplicates,
     broken_rule,
     from_thumbnail,
+    parse_thresholds,
     to_thumbnail,
 )
 from xraygen.dataset.exclusion import read_exclusions
@@ -97,7 +98,7 @@ def test_every_rule_has_its_reason_and_its_count(
 
 
 def test_each_threshold_lets_its_film_in(archive: Path, large: IngestSettings, tmp_path: Path) -> None:
-    lax = CurationSettings.from_texts(
+    lax, _ = parse_thresholds(
         ["min_side_px=1", "max_magnification=9", "min_contrast=0", "max_white=1", "near_duplicate_bits=-1"]
     )
     summary = ingest([archive], tmp_path / "dataset", replace(large, curation=lax))
@@ -140,11 +141,15 @@ def test_the_first_in_the_order_of_paths_stays(archive: Path, large: IngestSetti
         ("max_white=1.5", "from 0 to 1"),
         ("max_black=nan", "from 0 to 1"),
         ("near_duplicate_bits=200", r"-1 \(none\) to 64"),
+        ("text_contrast=0", "text_contrast 0.0: expected a number between 0 and 1"),
+        ("text_contrast=nan", "between 0 and 1"),
+        ("text_characters=0", "text_characters 0: expected 1 or more"),
+        ("text_colour=1", "NAME being one of .*, text_contrast, text_characters"),
     ],
 )
 def test_a_threshold_that_is_none_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        CurationSettings.from_texts([text])
+        parse_thresholds([text])
 
 
 def test_magnification_is_limited_and_black_borders_are_not_saturated(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xraygen.errors import FilmError
 from xraygen.films.content import (
+    TextRule,
     coarse_contrast,
     exposed_rectangle,
     has_text,
@@ -191,6 +192,14 @@ def test_a_phantom_without_text_raises_no_alarm(patient: int) -> None:
 
 def test_a_lead_marker_is_no_text() -> None:
     assert not has_text(with_text(phantom(4, 512), "R", 40, 0.6, (30, 30)))
+
+
+def test_how_long_and_how_strong_text_is_may_be_chosen() -> None:
+    film = with_text(phantom(3, 512), "ROOM", 32, 0.3, (20, 20))
+    assert has_text(film)
+    assert has_text(film, TextRule(characters=4))
+    assert not has_text(film, TextRule(characters=12))
+    assert not has_text(film, TextRule(contrast=0.5))
 
 
 def test_preparing_crops_and_refuses_by_choice(tmp_path: Path) -> None:

@@ -12,14 +12,12 @@ from PIL import Image
 from xraygen.errors import FilmError, UsageError
 from xraygen.films.dicom import read_radiograph, read_stored
 from xraygen.films.display import CLIP_TOLERANCE
+from xraygen.films.resizing import crop_to_aspect, resize, size_inside
 from xraygen.films.transforms import (
     PrepareSettings,
     content_hash,
-    crop_to_aspect,
     film_pipeline,
     prepare_film,
-    resize,
-    size_inside,
 )
 from xraygen.ranges import stored_to_unit
 from xraygen.seeds import numpy_generator
@@ -191,6 +189,7 @@ def test_settings_survive_json() -> None:
     settings = PrepareSettings((64, 48), "crop", 12)
     read = {"for_processing": False, "any_body_part": False, "burned_in": False, "frames": "refuse"}
     choices = {"read": read, "crop_collimation": False, "refuse_text": False, "jpeg_2000": "full"}
+    choices |= {"text": {"contrast": 0.12, "characters": 4}}
     assert settings.to_json() == {"size": [64, 48], "fit": "crop", "bits": 12, **choices}
     assert PrepareSettings.from_json(settings.to_json()) == settings
 

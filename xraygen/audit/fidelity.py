@@ -11,7 +11,7 @@ from xraygen.audit.sets import ImageSet
 from xraygen.dataset.store import Dataset
 from xraygen.errors import UsageError
 from xraygen.films.phantom import BITS, MIN_SIDE, phantom_film
-from xraygen.films.transforms import resize
+from xraygen.films.resizing import resize
 from xraygen.metrics.references import blurred, gaussian_like, noise
 from xraygen.progress import Progress, Report, silent
 from xraygen.ranges import Stored, stored_to_unit, unit_to_stored

@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from xraygen.films.encoders import pixel_data
 from xraygen.films.phantom import phantom_film
-from xraygen.films.transforms import resize
+from xraygen.films.resizing import resize
 from xraygen.films.writers import hashed_uid, save_dicom
 from xraygen.seeds import numpy_generator
 

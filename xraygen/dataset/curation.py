@@ -7,6 +7,7 @@
 | `saturated` | `max_black`, `max_white` |
 | `duplicate` | none: the same pixels |
 | `near_duplicate` | `near_duplicate_bits` |
+| `text`, which PrepareSettings ask for | `text_contrast`, `text_characters` |
 """
 
 import base64
@@ -16,7 +17,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,16 @@ from numpy.typing import NDArray
 from xraygen.dataset.journal import Outcome
 from xraygen.dataset.outcomes import duplicate, rejected
 from xraygen.errors import UsageError
-from xraygen.films.content import HASH_BITS
-from xraygen.films.transforms import PreparedFilm, PrepareSettings, resize, size_inside
+from xraygen.films.content import HASH_BITS, TextRule
+from xraygen.films.resizing import resize, size_inside
+from xraygen.films.transforms import PreparedFilm, PrepareSettings
 from xraygen.ranges import stored_to_unit
 
 THUMBNAIL_PX = 96
 THUMBNAILS_PER_REASON = 16
 _MOST_BITS = 64  # beyond, the index looks at most of the films and the rule at different ones
 _LEAST_HASHED_PX = 16
+_OF_TEXT = "text_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +71,31 @@ class CurationSettings:
         """As dataset.json holds them."""
         return asdict(self)
 
-    @classmethod
-    def from_texts(cls, texts: Sequence[str]) -> Self:
-        """The defaults, changed by texts such as "min_contrast=0.02".
 
-        Raises:
-            UsageError: If a name is unknown, or a value is no number or out of range.
-        """
-        types = {field.name: int if field.type in (int, "int") else float for field in fields(cls)}
-        changes: dict[str, Any] = {}
-        for text in texts:
-            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\S+)\s*", text)
-            if not match or match[1] not in types:
-                raise UsageError(
-                    f"--curate {text}: expected NAME=NUMBER, NAME being one of {', '.join(types)}."
-                )
-            try:
-                changes[match[1]] = types[match[1]](match[2])
-            except ValueError:
-                raise UsageError(
-                    f"--curate {text}: {match[2]} is not the number that it should be."
-                ) from None
-        return cls(**changes)
+def parse_thresholds(texts: Sequence[str]) -> tuple[CurationSettings, TextRule]:
+    """The defaults of all rules, changed by texts such as "min_contrast=0.02" and "text_characters=6".
+
+    Raises:
+        UsageError: If a name is unknown, or a value is no number or out of range.
+    """
+    types = {
+        prefix + field.name: int if field.type in (int, "int") else float
+        for prefix, rule in (("", CurationSettings), (_OF_TEXT, TextRule))
+        for field in fields(rule)
+    }
+    changes: dict[str, Any] = {}
+    for text in texts:
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(\S+)\s*", text)
+        if not match or match[1] not in types:
+            raise UsageError(f"--curate {text}: expected NAME=NUMBER, NAME being one of {', '.join(types)}.")
+        try:
+            changes[match[1]] = types[match[1]](match[2])
+        except ValueError:
+            raise UsageError(f"--curate {text}: {match[2]} is not the number that it should be.") from None
+    of_text = {
+        name.removeprefix(_OF_TEXT): changes.pop(name) for name in [*changes] if name.startswith(_OF_TEXT)
+    }
+    return CurationSettings(**changes), TextRule(**of_text)
 
 
 class NearDuplicates:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from xraygen.films.transforms import PrepareSettings, size_inside
+from xraygen.films.resizing import size_inside
+from xraygen.films.transforms import PrepareSettings
 
 _ENOUGH = 0.5
 """Share of the training films that must tell their spacing; fewer need not stand for the others."""

@@ -14,6 +14,8 @@ from skimage.filters import gaussian
 from skimage.measure import label, regionprops
 from skimage.morphology import dilation, opening
 
+from xraygen.errors import UsageError
+
 Light = NDArray[np.float32]
 
 HASH_BITS = 256
@@ -32,12 +34,30 @@ _LEAST_KEPT = 0.5
 
 _TEXT_SIDE = 2048
 _STROKE_PX = (7, 17)
-_TEXT_CONTRAST = 0.12
 _CHARACTER_PX = (6, 96)
 _SHARPNESS = 0.2
 _FILLED = 0.15
 _WIDEST = 1.6
-_CHARACTERS_PER_LINE = 4
+
+
+@dataclass(frozen=True)
+class TextRule:
+    """What burned-in text is; how much is found and how often in vain is in docs/how-to/curation.md."""
+
+    contrast: float = 0.12
+    """How much brighter or darker than its ground a stroke is at least, of the light's [0, 1]."""
+    characters: int = 4
+    """How many characters stand side by side at least."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.contrast < 1:
+            raise UsageError(f"text_contrast {self.contrast}: expected a number between 0 and 1.")
+        if self.characters < 1:
+            raise UsageError(f"text_characters {self.characters}: expected 1 or more.")
+
+
+PRINT = TextRule()
+"""A printed word."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +175,12 @@ def _band(light: Light) -> int:
     return count if differs.mean() >= _STEP_SHARE else 0
 
 
-def has_text(light: Light) -> bool:
-    """Whether burned-in characters were found: a line of at least four; False is no proof that there are none.
+def has_text(light: Light, rule: TextRule = PRINT) -> bool:
+    """Whether a line of burned-in characters was found; False is no proof that there is none.
 
     Args:
         light: `[H, W]`, [0, 1], at full size; a small copy has no strokes left.
+        rule: What counts as one.
 
     Example:
         Single letters, such as the lead markers L and R, do not count, nor does handwriting.
@@ -167,8 +188,9 @@ def has_text(light: Light) -> bool:
     scale = min(1.0, _TEXT_SIDE / max(light.shape))
     light = _area_means(light, (max(1, round(light.shape[0] * scale)), max(1, round(light.shape[1] * scale))))
     return any(
-        _has_line(boxes) or _has_line(boxes[:, [2, 3, 0, 1]])  # upright, or turned by a quarter
-        for boxes in _characters(light)
+        max(_longest_line(boxes), _longest_line(boxes[:, [2, 3, 0, 1]]))
+        >= rule.characters  # or turned by a quarter
+        for boxes in _characters(light, rule.contrast)
     )
 
 
@@ -180,7 +202,7 @@ def _area_means(light: Light, size: tuple[int, int]) -> Light:
     return np.asarray(shown.resize(size[::-1], Image.Resampling.BOX))
 
 
-def _characters(light: Light) -> list[NDArray[np.int64]]:
+def _characters(light: Light, least_contrast: float) -> list[NDArray[np.int64]]:
     """Boxes [n, 4] (top, bottom, left, right) of what may be characters, for each polarity and stroke width."""
     sharpness = np.hypot(*np.gradient(gaussian(light, 0.5)))
     found = []
@@ -188,7 +210,7 @@ def _characters(light: Light) -> list[NDArray[np.int64]]:
         for stroke in _STROKE_PX:
             contrast = picture - opening(picture, np.ones((stroke, stroke)))
             # Half of the nearest peak: what smoothing has put between two letters does not join them.
-            strokes = contrast > np.maximum(_TEXT_CONTRAST, dilation(contrast, np.ones((stroke, stroke))) / 2)
+            strokes = contrast > np.maximum(least_contrast, dilation(contrast, np.ones((stroke, stroke))) / 2)
             found.append(_boxes(strokes, contrast, sharpness))
     return found
 
@@ -210,8 +232,8 @@ def _boxes(strokes: NDArray[np.bool_], contrast: Light, sharpness: Light) -> NDA
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
-def _has_line(boxes: NDArray[np.int64]) -> bool:
-    """Whether four boxes stand side by side on one line."""
+def _longest_line(boxes: NDArray[np.int64]) -> int:
+    """How many boxes stand side by side on one line, at most."""
     heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
     boxes = boxes[(heights >= _CHARACTER_PX[0]) & (widths <= _WIDEST * heights)]
     boxes = boxes[np.argsort(boxes[:, 2], kind="stable")]
@@ -228,4 +250,4 @@ def _has_line(boxes: NDArray[np.int64]) -> bool:
             & (gap <= 0.9 * height)
         )
         lengths[index] += max(lengths[:index][beside], default=0)
-    return bool(len(lengths) and lengths.max() >= _CHARACTERS_PER_LINE)
+    return int(lengths.max(initial=0))
