@@ -32,6 +32,9 @@ def ema(
 
     check_absent(out)
     if dry_run:
+        from xraygen.training.checkpoint import run_config
+
+        run_config(run)
         console.emit({"run": str(out), "source": str(run), "step": step}, as_json=as_json)
         console.say(
             f"Would make the RUN {out} of the snapshots of {run}, with an average of width {sigma_rel}."

@@ -123,6 +123,10 @@ def interpolate(
     way = InterpolateSettings(mode.value, t, frames, seed, log_snr, beyond, iterations, guidance)
     check_way(way, decoding)
     if dry_run:
+        from xraygen.training.checkpoint import chosen_checkpoint, run_config
+
+        run_config(run)
+        chosen_checkpoint(run, choice)
         going = {"path": str(out), "frames": frames + 2 * beyond, "mode": mode.value}
         console.emit(going, as_json=as_json)
         noise = f"t = {t}" if log_snr is None else f"log-SNR {log_snr:g} at 64 px"

@@ -45,14 +45,17 @@ def likelihood(
     """
     folder = out or run / "likelihood"
     splits: list[Literal["train", "validation", "test"]] = [part.value for part in split or [Part.test]]
+    from xraygen.synthesis.likelihood import LikelihoodSettings, fitting, measure_likelihood
+
     if dry_run:
-        console.emit({"likelihood": str(folder), "count": count, "splits": splits}, as_json=as_json)
+        _, dataset, splits, depth = fitting(run, data, splits, bits)
+        films = {name: min(count, len(dataset.indices(name))) for name in splits}
+        console.emit({"likelihood": str(folder), "films": films, "bits": depth}, as_json=as_json)
         console.say(
-            f"Would measure {count} films of {', '.join(splits)} of {data} under {run} into {folder}."
+            f"Would measure {', '.join(f'{number} {name}' for name, number in films.items())} films of {data} at "
+            f"{depth} bits under {run} into {folder}."
         )
         return
-    from xraygen.synthesis.likelihood import LikelihoodSettings, measure_likelihood
-
     settings = LikelihoodSettings(count, strata, steps, bits, clip, seed, batch_size)
     with console.progress() as report:
         result = measure_likelihood(run, data, folder, splits, settings, device=device, report=report)

@@ -41,17 +41,22 @@ def progressive(
     xraygen progressive run --out fast --seeds 0-3 --sampler ddim --steps 50 --every 5 --split 1000,500
     """
     chosen, splits = options.read_seeds(seeds), read_splits(split)
-    if dry_run:
-        also = "strip.png" if splits == () else "strip.png and shared-chain.png"
-        console.emit({"progressive": str(out), "chains": len(chosen)}, as_json=as_json)
-        console.say(f"Would run {len(chosen)} chains of {run} with {sampler} and write {also} into {out}.")
-        return
-    from xraygen.synthesis.progressive import ProgressiveSettings
+    from xraygen.synthesis.progressive import ProgressiveSettings, fitting
     from xraygen.synthesis.progressive import progressive as make
     from xraygen.synthesis.sampling import SamplerSettings
+    from xraygen.training.checkpoint import load_run
 
     settings = ProgressiveSettings(every, splits, branches)
     chain = SamplerSettings(sampler.value, steps)
+    if dry_run:
+        steps_of, _, splits_of = fitting(load_run(run).diffusion, settings, chain)
+        also = "strip.png and shared-chain.png" if splits_of else "strip.png"
+        number = len(steps_of.schedule.timesteps)
+        console.emit({"progressive": str(out), "chains": len(chosen), "steps": number}, as_json=as_json)
+        console.say(
+            f"Would run {len(chosen)} chains of {run} with {number} steps of {sampler} and write {also} into {out}."
+        )
+        return
     with console.progress() as report:
         summary = make(run, out, chosen, settings, chain, gif=gif, device=device, report=report)
     made, present = list(summary.made), list(summary.present)

@@ -16,24 +16,16 @@ PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
     [
         (("phantom", "films"), {"phantoms": "films", "count": 64, "size": 512, "seed": 0}),
         (
-            ("interpolate", "run", "a.png", "b.png", "--out", "path", "--beyond", 2),
+            ("interpolate", "kermany-64", "a.png", "b.png", "--out", "path", "--beyond", 2),
             {"path": "path", "frames": 15, "mode": "shared-noise"},
-        ),
-        (
-            ("likelihood", "run", "--data", "dataset", "--split", "train"),
-            {"likelihood": "run/likelihood", "count": 64, "splits": ["train"]},
-        ),
-        (
-            ("ema", "run", "--sigma-rel", 0.07, "--out", "again"),
-            {"run": "again", "source": "run", "step": None},
         ),
         (
             ("generate", "kermany-64", "--out", "made", "--seeds", "0-7", "--condition", "finding=NORMAL"),
             {"synthetic": "made", "images": 8, "told": {"finding": "NORMAL"}},
         ),
         (
-            ("progressive", "run", "--out", "pictures", "--seeds", "0-3"),
-            {"progressive": "pictures", "chains": 4},
+            ("progressive", "kermany-64", "--out", "pictures", "--seeds", "0-3"),
+            {"progressive": "pictures", "chains": 4, "steps": 1000},
         ),
         (("import", "weights", "--out", "run"), {"run": "run", "source": "weights"}),
         (
@@ -66,7 +58,14 @@ def test_a_dry_run_tells_a_program_too(
     ("command", "said"),
     [
         (("ema", "run", "--sigma-rel", 0.07, "--out", "there"), "there exists already"),
+        (("ema", "run", "--sigma-rel", 0.07, "--out", "out"), "There is no folder run"),
         (("import", "weights", "--out", "there"), "there exists already"),
+        (("interpolate", "run", "a", "b", "--out", "out"), "There is no folder run"),
+        (("interpolate", "there", "a", "b", "--out", "out"), "there is not a RUN"),
+        (("likelihood", "run", "--data", "dataset"), "There is no folder run"),
+        (("likelihood", "kermany-64", "--data", "there", "--out", "out"), "there is not a DATASET"),
+        (("progressive", "run", "--out", "out", "--seeds", 0), "There is no folder run"),
+        (("progressive", "kermany-64", "--out", "out", "--seeds", 0, "--every", 2000), "--every 2000"),
         (("benchmark", "speed", "--device", "cuda:99"), "cuda:99"),
         (("benchmark", "cifar10", *PAPER, "--device", "cuda:99"), "cuda:99"),
         (("benchmark", "cifar10", *PAPER, "--set", "train.max_steps=9"), "here it is --steps"),

@@ -112,6 +112,7 @@ def test_dry_runs_write_nothing(way: Path, xraygen_cli: Cli, tmp_path: Path) -> 
         ["interpolate", way / "run", "a", "b", "--out", out],
         ["progressive", way / "run", "--out", out, "--seeds", "0"],
         ["likelihood", way / "run", "--data", way / "dataset", "--out", out],
+        ["ema", way / "run", "--sigma-rel", 0.07, "--out", out],
         ["export", way / "run", "--to", "release", "--out", out, "--acknowledge-patient-data"],
         ["import", way / "run", "--out", out],
         [

@@ -31,7 +31,7 @@ from xraygen.synthesis.likelihood_terms import (
 )
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.training.batches import as_model_input
-from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config
+from xraygen.training.checkpoint import Checkpoint, Choice, chosen_checkpoint, load_run, run_config
 
 _STRIP_FILMS, _STRIP_COLUMNS = 4, 10
 _PRIOR_FILMS = 256
@@ -93,15 +93,8 @@ def measure_likelihood(
     """
     settings = settings or LikelihoodSettings()
     target = choose_device(device)
-    run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
-    chosen = chosen_checkpoint(run, checkpoint)
-    model, diffusion, config = load_run(run, target, chosen)
-    dataset = open_dataset(data)
-    shape = tuple(as_model_input(dataset, np.zeros(1, np.int64)).shape[1:])
-    if shape != config.data.shape:
-        raise UsageError(f"The films of {data} are {shape} and this RUN was trained on {config.data.shape}.")
-    splits = _with_films(dataset, splits)
-    bits = settings.bits or source_bits(dataset, splits)
+    chosen, dataset, splits, bits = fitting(run, data, splits, settings.bits, checkpoint)
+    model, diffusion, _ = load_run(run, target, chosen)
     chain = diffusion if settings.steps is None else diffusion.respace(settings.steps)
     told = {
         **asdict(settings),
@@ -129,6 +122,24 @@ def measure_likelihood(
         measurement.compute([part for plan in plans for part in plan.work], report)
         terms = [_collect(measurement, plan) for plan in plans]
         return write_report(out, terms, _strip(measurement, plans[-1]), chain, bits, origin)
+
+
+def fitting(
+    run: Path, data: Path, splits: Sequence[Split], bits: int | None, checkpoint: Choice = "newest"
+) -> tuple[Checkpoint, Dataset, list[Split], int]:
+    """What `measure_likelihood` would measure, if RUN and DATASET fit together: its arguments, and what it raises.
+
+    Returns:
+        The checkpoint, the DATASET, the splits, each once, and the depth of the pixels.
+    """
+    config = run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
+    chosen = chosen_checkpoint(run, checkpoint)
+    dataset = open_dataset(data)
+    shape = tuple(as_model_input(dataset, np.zeros(1, np.int64)).shape[1:])
+    if shape != config.data.shape:
+        raise UsageError(f"The films of {data} are {shape} and this RUN was trained on {config.data.shape}.")
+    asked = _with_films(dataset, splits)
+    return chosen, dataset, asked, bits or source_bits(dataset, asked)
 
 
 def _with_films(dataset: Dataset, splits: Sequence[Split]) -> list[Split]:

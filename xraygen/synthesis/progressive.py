@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xraygen.atomic import remove_leftovers, sole_writer, write_json
 from xraygen.devices import choose_device
+from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile, write_gif
 from xraygen.films.synthetic import SERIES_DESCRIPTION
@@ -101,11 +102,9 @@ def progressive(
     """
     target = choose_device(device)
     model, diffusion, config = load_run(run, target)
-    chain = sampling_diffusion(diffusion, sampler)
+    chain, every, splits = fitting(diffusion, settings, sampler)
     steps = len(chain.schedule.timesteps)
-    every = math.ceil(steps / _COLUMNS) if settings.every is None else settings.every
     columns = kept_steps(steps, every)
-    splits = split_timesteps(settings, chain.schedule.num_timesteps)
     told = {**asdict(sampler), "steps": steps, "every": every, "seeds": list(seeds)}
     told |= {"splits": list(splits), "branches": settings.branches, "noise": NOISE}
     chains = Chains(model, chain, config.data.shape, sampler, target, report)
@@ -123,6 +122,21 @@ def progressive(
             pictures |= _make_shared(out, chains, seeds[0], splits, settings.branches)
             _describe(out, origin, pictures)
     return ProgressiveSummary(out, made, tuple(name for name in wanted if name not in made))
+
+
+def fitting(
+    diffusion: GaussianDiffusion, settings: ProgressiveSettings, sampler: SamplerSettings
+) -> tuple[GaussianDiffusion, int, tuple[int, ...]]:
+    """The chain, its steps from column to column and its splits, if the settings fit a RUN's diffusion.
+
+    Raises:
+        UsageError: If they do not.
+    """
+    chain = sampling_diffusion(diffusion, sampler)
+    steps = len(chain.schedule.timesteps)
+    every = math.ceil(steps / _COLUMNS) if settings.every is None else settings.every
+    kept_steps(steps, every)
+    return chain, every, split_timesteps(settings, chain.schedule.num_timesteps)
 
 
 def kept_steps(steps: int, every: int) -> list[int]:
