@@ -19,8 +19,8 @@ from xraygen.errors import UsageError
 Light = NDArray[np.float32]
 
 HASH_BITS = 256
-_HASH_SIDE = 32
 _COARSE_SIDE = 32
+"""Blocks a side, of which contrast and hash are made; of a film's own means both are the film's."""
 _CONTRAST_PERCENTILES = (1.0, 99.0)
 _END = 1 / 255
 """Light nearer than this to 0 or 1 was cut off."""
@@ -81,11 +81,12 @@ def look_at(light: Light) -> Look:
         light: `[H, W]`, [0, 1], black borders allowed.
     """
     inside = without_black_borders(light)
+    coarse = _area_means(light, (_COARSE_SIDE, _COARSE_SIDE)) if min(light.shape) >= _COARSE_SIDE else light
     return Look(
-        contrast=coarse_contrast(inside),
+        contrast=coarse_contrast(coarse if inside.shape == light.shape else inside),
         black=np.count_nonzero(inside <= _END) / inside.size,
         white=np.count_nonzero(inside >= 1 - _END) / inside.size,
-        perceptual=perceptual_hash(light).tobytes(),
+        perceptual=perceptual_hash(coarse).tobytes(),
     )
 
 
@@ -118,7 +119,7 @@ def perceptual_hash(light: Light) -> NDArray[np.uint8]:
         Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions", sec. 3.2 (DCT based); signs
         instead of a comparison with the median, and 256 bits instead of 64, since chest films are much alike.
     """
-    small = _area_means(light, (_HASH_SIDE, _HASH_SIDE)).astype(np.float64)  # [32, 32]
+    small = _area_means(light, (_COARSE_SIDE, _COARSE_SIDE)).astype(np.float64)  # [32, 32]
     coefficients = _cosines() @ small @ _cosines().T  # [32, 32]
     return np.packbits(coefficients.ravel()[_low_frequencies()] > 0)
 
@@ -126,15 +127,15 @@ def perceptual_hash(light: Light) -> NDArray[np.uint8]:
 @lru_cache(maxsize=1)
 def _cosines() -> NDArray[np.float64]:
     """Row k is frequency k of the DCT-II, up to a factor: cos(pi k (2 n + 1) / 2 N)."""
-    n = np.arange(_HASH_SIDE)
-    return np.cos(np.pi * np.outer(n, 2 * n + 1) / (2 * _HASH_SIDE))
+    n = np.arange(_COARSE_SIDE)
+    return np.cos(np.pi * np.outer(n, 2 * n + 1) / (2 * _COARSE_SIDE))
 
 
 @lru_cache(maxsize=1)
 def _low_frequencies() -> NDArray[np.intp]:
     """Flat indices of the 256 lowest frequencies by the sum of both, without the mean."""
-    vertical, horizontal = np.mgrid[:_HASH_SIDE, :_HASH_SIDE]
-    return np.argsort(((vertical + horizontal) * _HASH_SIDE + vertical).ravel(), kind="stable")[
+    vertical, horizontal = np.mgrid[:_COARSE_SIDE, :_COARSE_SIDE]
+    return np.argsort(((vertical + horizontal) * _COARSE_SIDE + vertical).ravel(), kind="stable")[
         1 : HASH_BITS + 1
     ]
 

@@ -1,5 +1,6 @@
 """Stored integers from any transfer syntax that projection radiography uses, with permissively licensed decoders."""
 
+import math
 import struct
 import sys
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def number_of(dataset: Dataset, keyword: str) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if np.isfinite(number) else None
+    return number if math.isfinite(number) else None
 
 
 def integer_of(dataset: Dataset, keyword: str, default: int) -> int:

@@ -42,6 +42,8 @@ class Rescale:
         Source:
             DICOM PS3.3 C.11.1.1.2: output = m * SV + b.
         """
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return stored
         return stored * self.slope + self.intercept
 
     def inverse(self, x: float) -> float:
@@ -204,13 +206,14 @@ class Display:
         no_black = self.padding is not None and not self.levels[0] <= round(black) <= self.levels[1]
         return None if coarse or no_black else (round(black), round(white))
 
-    def bounded(self, stored: StoredValues) -> StoredValues:
+    def bounded(self, stored: StoredValues, out: NDArray[Any] | None = None) -> StoredValues:
         """Stored values after the window has cut off what lies outside it, and with padding as black.
 
         For films that commute, light is a straight line of the result: area means of it are means of the light.
 
         Args:
             stored: Stored values `[H, W]`.
+            out: Memory for the result, of the same type and shape; a new array by default.
 
         Returns:
             The same type and shape; the same array where the window cuts off nothing.
@@ -223,7 +226,7 @@ class Display:
             return stored
         number = stored.dtype.type  # plain integers take NumPy's slow way
         first, last = (number(min(max(end, held[0]), held[1])) for end in (low, high))
-        inside: NDArray[Any] = np.clip(stored, first, last)
+        inside: NDArray[Any] = np.clip(stored, first, last, out=out)
         if self.padding is not None:
             inside[padding_mask(stored, self.padding)] = black
         return inside
@@ -270,7 +273,8 @@ class Display:
 
     def _light(self, stored: Floats) -> Floats:
         """The chain in the standard's order, in float64."""
-        light = np.clip(self._voi(self.modality(stored)), 0.0, 1.0)
+        light = self._voi(self.modality(stored))
+        np.clip(light, 0.0, 1.0, out=light)
         if self.inverted:
             light = 1 - light
         if self.padding is not None:

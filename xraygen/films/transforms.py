@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from xraygen.errors import FilmError, UsageError
 from xraygen.films.content import PRINT, Look, TextRule, exposed_rectangle, has_text, look_at
 from xraygen.films.dicom import FilmAttributes
+from xraygen.films.display import Display
 from xraygen.films.jpeg2000 import LEVELS, Coarse, Detail
 from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.reader import read_film
@@ -221,10 +222,24 @@ class FitFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
                 image = crop_to_aspect(image, size)
             elif self.fit == "pad":
                 size = size_inside(image.shape, size)
-            through = display.bounded if display.commutes else display.apply
+            through = _Bounded(display) if display.commutes else display.apply
             item[key] = resize(image, size, through, display.levels and display.levels[1])
             item[f"{key}_display"] = display.without_padding() if display.commutes else None
         return item
+
+
+class _Bounded:
+    """`Display.bounded` of one strip after another in the same memory, which the processor's cache still holds."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.memory: NDArray[Any] = np.empty(0)
+
+    def __call__(self, strip: NDArray[Any]) -> NDArray[Any]:
+        """The result holds until the next strip."""
+        if self.memory.shape != strip.shape:
+            self.memory = np.empty(strip.shape, strip.dtype)
+        return self.display.bounded(strip, self.memory)
 
 
 class DisplayFilmd(MapTransform):  # type: ignore[misc]  # MONAI is not typed here
