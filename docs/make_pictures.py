@@ -1,7 +1,8 @@
 """Lays out the pictures of the documentation:
-phantoms FILMS | augmented FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC | report REPORT.
+phantoms FILMS | augmented FILMS | paths SHARED PAPER | beside DATASET SYNTHETIC NAME | report REPORT.
 """
 
+import csv
 import os
 import shutil
 import subprocess
@@ -56,14 +57,16 @@ def paths(shared: Path, paper: Path) -> None:
     write_png(IMAGES / "path.png", np.vstack(strips))
 
 
-def beside(dataset: Path, synthetic: Path) -> None:
-    """25 real test films, chosen by a seed, and the first 25 synthetic ones."""
+def beside(dataset: Path, synthetic: Path, name: str) -> None:
+    """25 real test films, chosen by a seed, and 25 synthetic ones, evenly drawn from the set, in `name`.png."""
     real = open_dataset(dataset)
     rows = numpy_generator(0, "picture").choice(real.indices("test"), 25, replace=False)
-    made = np.stack([read_film(synthetic / "images" / f"{seed}.png").values for seed in range(25)])
+    with (synthetic / "metadata.csv").open(encoding="utf-8", newline="") as table:
+        files = [row["file_name"] for row in csv.DictReader(table)]
+    made = np.stack([read_film(synthetic / files[k * len(files) // 25]).values for k in range(25)])
     left, right = tile(real.gather(rows), real.info.bits, 5), tile(made, 16, 5)
     gap = np.full((left.shape[0], 8), 255, np.uint8)
-    write_png(IMAGES / "cxr-64.png", enlarged(np.hstack([left, gap, right]), 2))
+    write_png(IMAGES / f"{name}.png", enlarged(np.hstack([left, gap, right]), 2))
 
 
 def report(folder: Path) -> None:
@@ -86,8 +89,8 @@ if __name__ == "__main__":
             augmented_phantoms(Path(films))
         case ["paths", shared, paper]:
             paths(Path(shared), Path(paper))
-        case ["beside", dataset, synthetic]:
-            beside(Path(dataset), Path(synthetic))
+        case ["beside", dataset, synthetic, name]:
+            beside(Path(dataset), Path(synthetic), name)
         case ["report", folder]:
             report(Path(folder))
         case _:
