@@ -73,6 +73,7 @@ def network(arguments: argparse.Namespace) -> RunConfig:
             "model.num_res_blocks=1",
             "model.attention_resolutions=[16]",
             "model.dropout=0",
+            "diffusion.loss_weighting=min_snr",
             "train.batch_size=10",
             "train.learning_rate=1e-3",
             "train.warmup_steps=200",

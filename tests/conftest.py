@@ -39,6 +39,7 @@ TINY = (
 """Overrides of any preset that make a network of seconds."""
 SIX_STEPS = (
     *TINY,
+    "model.patch_size=2",
     "train.batch_size=8",
     "train.max_steps=6",
     "train.save_every=2",

@@ -49,9 +49,9 @@ def way(xraygen_cli: Cli, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPa
     for number in range(COUNT):
         Image.fromarray(film(number)).save(films / f"{number:02d}.png")
     (folder / "key").write_bytes(bytes(32))  # the key decides who comes into which split
-    changes = (*tiny, f"data.image_size=[{HEIGHT},{WIDTH}]", "train.batch_size=4", "train.max_steps=40",
-               "train.save_every=40", "train.learning_rate=2e-3", "train.warmup_steps=0", "train.sample_every=40",
-               "train.sample_count=2")  # fmt: skip
+    changes = (*tiny, "model.patch_size=2", f"data.image_size=[{HEIGHT},{WIDTH}]", "train.batch_size=4",
+               "train.max_steps=40", "train.save_every=40", "train.learning_rate=2e-3", "train.warmup_steps=0",
+               "train.sample_every=40", "train.sample_count=2")  # fmt: skip
     settings = [word for change in changes for word in ("--set", change)]
     commands: list[list[object]] = [
         ["ingest", films, "--out", dataset, "--size", f"{HEIGHT}x{WIDTH}", "--split", "0.9,0,0.1", "--workers", 0,

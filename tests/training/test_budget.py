@@ -118,8 +118,8 @@ def test_sampling_keeps_no_activations() -> None:
 
 
 def small_run(*changes: str) -> RunConfig:
-    small = ["data.image_size=16", "model.channels=32", "model.attention_resolutions=[8]"]
-    return load_config("cxr-64", [*small, "train.sample_count=1", *changes])
+    small = ["data.image_size=16", "model.channel_mult=[1,2,2]", "model.attention_resolutions=[8]"]
+    return load_config("cxr-64", [*small, "model.patch_size=2", "train.sample_count=1", *changes])
 
 
 def test_parts_of_a_batch_take_the_memory_of_one_and_the_arithmetic_of_all() -> None:

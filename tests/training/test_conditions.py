@@ -27,7 +27,7 @@ from xraygen.training.loop import train
 TinyConfig = Callable[..., RunConfig]
 TOY = [
     "data.image_size=8", "model.patch_size=1", "model.channels=32", "model.channel_mult=[1]",
-    "model.attention_resolutions=[4]", "schedule.num_timesteps=50",
+    "model.attention_resolutions=[4]", "schedule.num_timesteps=50", "diffusion.loss_weighting=min_snr",
 ]  # fmt: skip
 DIFFUSION = GaussianDiffusion(NoiseSchedule.from_betas(linear_betas(20, 1e-4, 0.02)), DiffusionConfig())
 
