@@ -138,6 +138,19 @@ def test_an_interrupted_set_is_finished_by_the_same_call(tmp_path: Path) -> None
     assert len((folder / "labels.csv").read_text().splitlines()) == 13
 
 
+def test_one_process_at_a_time_writes_a_set(tmp_path: Path) -> None:
+    refusals = []
+
+    def meanwhile(progress: Progress) -> None:
+        with pytest.raises(FolderError, match="Another process is writing to") as caught:
+            write_phantoms(tmp_path, 3, 16)
+        refusals.append(caught)
+
+    assert write_phantoms(tmp_path, 3, 16, report=meanwhile).made == 3
+    assert len(refusals) == 4
+    assert write_phantoms(tmp_path, 3, 16).present == 3
+
+
 def test_a_set_can_grow_but_not_shrink_or_change(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_phantoms(folder, 3, 16, "dicom")

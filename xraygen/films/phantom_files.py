@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from xraygen.atomic import remove_leftovers, write_json, write_text
+from xraygen.atomic import remove_leftovers, sole_writer, write_json, write_text
 from xraygen.errors import FolderError, UsageError
 from xraygen.films.phantom import BITS, MIN_SIDE, PhantomFilm, images_of, phantom_film, phantom_finding
 from xraygen.films.writers import code_item, hashed_uid, save_dicom, write_png
@@ -102,16 +102,24 @@ def write_phantoms(
 
     Raises:
         UsageError: If count or size is too small, or the folder holds phantoms made with other settings.
-        FolderError: If the folder is not empty and holds no phantoms.
+        FolderError: If the folder is not empty and holds no phantoms, or another process writes to it.
     """
     H, W = (size, size) if isinstance(size, int) else size
     if count < 1 or min(H, W) < MIN_SIDE:
         raise UsageError(
             f"{count} films of {H}x{W} pixels cannot be; ask for 1 or more of {MIN_SIDE} px or more."
         )
-    _claim(
-        folder, {"format_version": FORMAT_VERSION, "seed": seed, "size": [H, W], "format": file_format}, count
-    )
+    _refuse_what_is_none(folder)
+    with sole_writer(folder):
+        settings = {"format_version": FORMAT_VERSION, "seed": seed, "size": [H, W], "format": file_format}
+        _claim(folder, settings, count)
+        return _write(folder, count, (H, W), file_format, seed, report)
+
+
+def _write(
+    folder: Path, count: int, size: tuple[int, int], file_format: Format, seed: int, report: Report
+) -> PhantomSummary:
+    """What is missing of a set."""
     films = list(islice(schedule(seed), count))
     todo = [film for film in films if not (folder / film_name(*film, file_format)).exists()]
     present = count - len(todo)
@@ -120,9 +128,9 @@ def write_phantoms(
     def make(film: tuple[int, int]) -> None:
         path = folder / film_name(*film, file_format)
         if file_format == "dicom":
-            write_phantom_dicom(path, phantom_film(seed, *film, (H, W)), seed, *film)
+            write_phantom_dicom(path, phantom_film(seed, *film, size), seed, *film)
         else:
-            pixels = phantom_film(seed, *film, (H, W)).pixels
+            pixels = phantom_film(seed, *film, size).pixels
             scaled = (pixels << (16 - BITS)) | (pixels >> (2 * BITS - 16))  # 4095 becomes 65535
             write_png(path, scaled.astype(np.uint16))
 
@@ -171,6 +179,14 @@ def write_phantom_dicom(path: Path, film: PhantomFilm, seed: int, patient: int, 
     save_dicom(path, dataset, style.transfer_syntax)
 
 
+def _refuse_what_is_none(folder: Path) -> None:
+    """Leave a folder of something else alone."""
+    if folder.exists() and not (folder / SETTINGS_NAME).exists() and not _is_free(folder):
+        raise FolderError(
+            f"{folder} exists and holds something else than phantoms; choose an empty or new folder."
+        )
+
+
 def _claim(folder: Path, settings: Mapping[str, object], count: int) -> None:
     """Make the folder this set's, or raise if it is another's."""
     note = folder / SETTINGS_NAME
@@ -185,10 +201,6 @@ def _claim(folder: Path, settings: Mapping[str, object], count: int) -> None:
                 f"{folder} holds {before} phantoms made with {json.dumps(found)}; "
                 "repeat its settings with no smaller count, or choose another folder."
             )
-    elif folder.exists() and not _is_free(folder):
-        raise FolderError(
-            f"{folder} exists and holds something else than phantoms; choose an empty or new folder."
-        )
     else:
         before = 0
     remove_leftovers(folder)
@@ -201,7 +213,8 @@ def _claim(folder: Path, settings: Mapping[str, object], count: int) -> None:
 
 def _is_free(folder: Path) -> bool:
     """Whether a folder is empty but for what a run killed at its very start left."""
-    return folder.is_dir() and all(entry.name.startswith(f".{SETTINGS_NAME}.") for entry in folder.iterdir())
+    own = (".lock", f".{SETTINGS_NAME}.")
+    return folder.is_dir() and all(entry.name.startswith(own) for entry in folder.iterdir())
 
 
 def _labels(seed: int, films: Iterable[tuple[int, int]], file_format: Format) -> str:
