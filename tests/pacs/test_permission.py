@@ -138,10 +138,12 @@ def test_weights_need_an_audit_of_films_that_they_made_or_a_persons_word(
     made_by = json.loads((synthetic / "provenance.json").read_text())["checkpoint"]
     own = report_on(synthetic, tmp_path / "own", [PASSED], made_by)
     elsewhere = report_on(synthetic, tmp_path / "elsewhere", [PASSED], made_by, dataset="00")
-    other = report_on(synthetic, tmp_path / "other", [PASSED], {"ema_sha256": "00"})
+    other = report_on(synthetic, tmp_path / "other", [PASSED], {"ema_sha256": "00", "step": 4})
     words = ("export", tiny_run, "--to", "release", "--checkpoint", "newest", "--out", tmp_path / "release")
     assert "--acknowledge-patient-data" in xraygen_cli(*words).stderr
-    assert "not of films that these weights" in xraygen_cli(*words, "--audit", other).stderr
+    refusal = " ".join(xraygen_cli(*words, "--audit", other).stderr.split())
+    assert "not of films that these weights" in refusal
+    assert "step 6, made, but those of step 4; audit such, or choose by --checkpoint" in refusal
     last_step = ("export", tiny_run, "--to", "diffusers", "--weights", "model", "--out", tmp_path / "release")
     assert "not of films" in xraygen_cli(*last_step, "--audit", own).stderr
     assert "another DATASET" in xraygen_cli(*words, "--audit", elsewhere).stderr

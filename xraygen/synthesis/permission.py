@@ -80,8 +80,17 @@ def check_weights(
     file = _file_of(audit)
     report = _read(file)
     audited = (report.get("synthetic") or {}).get("checkpoint") or {}
-    if weights != "ema" or audited.get("ema_sha256") != checkpoint.ema_sha256:
-        raise FolderError(f"--audit {file} is not of films that these weights of {run} made; audit such.")
+    if weights != "ema":
+        raise FolderError(
+            f"--audit {file} is not of films that these weights of {run} made: those are the last step's, and films "
+            f"are made with the averaged ones; leave out --weights {weights}."
+        )
+    if audited.get("ema_sha256") != checkpoint.ema_sha256:
+        theirs = f", but those of step {audited['step']}" if "step" in audited else ""
+        raise FolderError(
+            f"--audit {file} is not of films that these weights of {run}, step {checkpoint.step}, made{theirs}; audit "
+            "such, or choose by --checkpoint the ones that made them."
+        )
     _check_same_data(str(run), trained_on(run), file, report)
     _check_verdicts(file, report)
     return checkpoint
