@@ -189,9 +189,9 @@ def has_text(light: Light, rule: TextRule = PRINT) -> bool:
     scale = min(1.0, _TEXT_SIDE / max(light.shape))
     light = _area_means(light, (max(1, round(light.shape[0] * scale)), max(1, round(light.shape[1] * scale))))
     return any(
-        max(_longest_line(boxes), _longest_line(boxes[:, [2, 3, 0, 1]]))
-        >= rule.characters  # or turned by a quarter
+        _longest_line(turned) >= rule.characters
         for boxes in _characters(light, rule.contrast)
+        for turned in (boxes, boxes[:, [2, 3, 0, 1]])  # upright, and by a quarter
     )
 
 

@@ -190,10 +190,8 @@ def _lenient() -> Iterator[None]:
 def quietly() -> Iterator[None]:
     """pydicom warns and logs, and its words repeat the file's name and what it says."""
     logger = logging.getLogger("pydicom")
-    before, logger.disabled = (
-        logger.disabled,
-        True,
-    )  # a level would empty the caches of all loggers, for every film
+    before = logger.disabled
+    logger.disabled = True  # another level would empty the caches of all loggers, for every film
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
