@@ -64,6 +64,7 @@ def table(count: int) -> list[Dataset]:
         ({"RescaleSlope": 2, "RescaleIntercept": 0}, ()),
         ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, ("padding_everywhere",)),
         ({"PixelPaddingValue": 0}, ()),
+        ({"PixelPaddingValue": 65535}, ("padding_out_of_range",)),
     ],
 )
 def test_each_doubt_has_its_flag(

@@ -1,6 +1,7 @@
 """Picture files show their full range, stand upright, and are refused where they are no single grey film."""
 
 import gzip
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,34 @@ def test_grey_integers_show_their_types_full_range(
     np.testing.assert_allclose(shown(film), values / (2**bits - 1), rtol=0, atol=FLOAT32_STEP)
     assert (film.attributes.format, film.attributes.bits_stored) == (suffix, bits)
     assert film.display.commutes
+
+
+def packed_tiff(values: Values, bits: int) -> bytes:
+    """A TIFF of one strip whose samples are packed, the highest bit first (TIFF 6.0, pp. 22, 32), after its tags."""
+    height, width = values.shape
+    digits = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1  # [H, W, bits]
+    strip = np.packbits(digits.reshape(height, -1).astype(np.uint8), axis=1).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    strip += b"\0" * (len(strip) % 2)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8 + len(strip))
+        + strip
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+    )
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_packed_tiffs_show_their_bits_full_range(bits: int, words_16: Values, tmp_path: Path) -> None:
+    values = words_16 >> (16 - bits)
+    (tmp_path / "film").write_bytes(packed_tiff(values, bits))
+    film = read_picture(tmp_path / "film")
+    np.testing.assert_array_equal(film.values, values)
+    np.testing.assert_allclose(shown(film), values / (2**bits - 1), rtol=0, atol=FLOAT32_STEP)
+    assert film.attributes.bits_stored == bits
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])

@@ -286,9 +286,9 @@ def _turn_upright(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     return np.ascontiguousarray(values)
 
 
-def _flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> tuple[str, ...]:
+def _flags(dataset: Dataset, layout: PixelFormat, display: Display, values: NDArray[Any]) -> tuple[str, ...]:
     """What a person should know about the film."""
-    flags = display_flags(dataset, display, values)
+    flags = display_flags(dataset, layout, display, values)
     orientation, view = _orientation(dataset), _view(dataset)
     if not any(orientation) and not _LATERAL.search(view):
         flags += ("no_orientation",)
@@ -320,7 +320,7 @@ def _attributes(
         pixel_spacing_mm=_spacing(dataset),
         modality=text_of(dataset, "Modality"),
         body_part=text_of(dataset, "BodyPartExamined"),
-        flags=_flags(dataset, display, values),
+        flags=_flags(dataset, layout, display, values),
         patient_id=raw_text_of(dataset, "PatientID"),
         study_uid=raw_text_of(dataset, "StudyInstanceUID"),
         sop_instance_uid=raw_text_of(dataset, "SOPInstanceUID"),

@@ -63,15 +63,18 @@ def display_of(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> D
     )
 
 
-def display_flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> tuple[str, ...]:
+def display_flags(
+    dataset: Dataset, layout: PixelFormat, display: Display, values: NDArray[Any]
+) -> tuple[str, ...]:
     """What a person should know about a film's display, though it can be read.
 
     Returns:
         Of `presentation_contradicts_photometric` (Presentation LUT Shape decides, and the film is inverted at most
         once), `modality_unusable` and `voi_unusable` (elements that are there and cannot be used),
-        `padding_everywhere` and `for_processing`.
+        `padding_everywhere`, `padding_out_of_range` and `for_processing`.
     """
     raw = is_for_processing(dataset)
+    named, (low, high) = _named_padding(dataset, layout), layout.levels
     photometric, shape = _polarity(dataset)
     contradicts = photometric.startswith("MONOCHROME") and shape in ("IDENTITY", "INVERSE")
     slope = number_of(dataset, "RescaleSlope")
@@ -86,6 +89,7 @@ def display_flags(dataset: Dataset, display: Display, values: NDArray[Any]) -> t
         "voi_unusable": not raw and display.voi_kind == "percentiles" and voi_named,
         "padding_everywhere": display.padding is not None
         and bool(padding_mask(values, display.padding).all()),
+        "padding_out_of_range": named is not None and not low <= named[0] <= named[1] <= high,
     }
     return tuple(name for name, holds in found.items() if holds)
 
@@ -106,14 +110,19 @@ def _polarity(dataset: Dataset) -> tuple[str, str]:
 
 def _padding(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> tuple[int, int] | None:
     """Smallest and largest padding value; None where no pixel of this film is padding."""
+    padding = _named_padding(dataset, layout)
+    return padding if padding is not None and padding_mask(values, padding).any() else None
+
+
+def _named_padding(dataset: Dataset, layout: PixelFormat) -> tuple[int, int] | None:
+    """Smallest and largest padding value that a data set names, be there such pixels or not."""
     value = number_of(dataset, "PixelPaddingValue")
     if value is None:
         return None
     limit = number_of(dataset, "PixelPaddingRangeLimit")
     # Implicit files often say the value with the other sign: take its bits as those of a pixel.
     ends = np.array([value, value if limit is None else limit], np.int64).astype(layout.container)
-    padding = (int(ends.min()), int(ends.max()))
-    return padding if padding_mask(values, padding).any() else None
+    return int(ends.min()), int(ends.max())
 
 
 def _intensity(dataset: Dataset, levels: tuple[int, int]) -> Intensity | Rescale:

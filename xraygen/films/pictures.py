@@ -1,6 +1,7 @@
 """Read one film from PNG, JPEG, TIFF or NIfTI: picture files, which are stored as they are to be seen.
 
-Integers of 8 and 16 bits show their type's full range. PNG, JPEG and TIFF are turned by their orientation.
+Integers of 8 and 16 bits show their type's full range, those of TIFFs of other depths their bits' full range. PNG, JPEG
+and TIFF are turned by their orientation.
 NIfTI shows cal_min to cal_max where they are set; without them uint8 and uint16 show their full range, and other types
 their robust percentiles (0.5 to 99.5).
 A NIfTI film is turned so that columns go to the patient's left and rows to the feet; where the plane has no left-right
@@ -35,7 +36,7 @@ from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_wind
 
 _GZIP = b"\x1f\x8b"
 _NIFTI_1, _NIFTI_2 = b"n+1", b"n+2"
-_TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 262, 277
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 277
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO = _TIFF_GREY = (0, 1)
 _ORIENTATION = 274
 _PNG_DEPTH = 24  # where its header holds the bits of a sample
@@ -108,6 +109,7 @@ def read_picture(path: str | Path) -> StoredFilm:
         # Of odd EXIF and large films Pillow warns.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
             values, inverted = _picture_values(picture, content, name)
+            bits = _bits_of(picture, values, name)
     except (FilmError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -123,7 +125,7 @@ def read_picture(path: str | Path) -> StoredFilm:
         raise FilmError(
             "decode_failed", f"The {name.upper()} picture is damaged; export it again."
         ) from error
-    return _full_range_film(np.ascontiguousarray(values), name, inverted)
+    return _full_range_film(np.ascontiguousarray(values), name, bits, inverted)
 
 
 def _picture_values(picture: Image.Image, content: bytes, name: str) -> tuple[NDArray[Any], bool]:
@@ -152,6 +154,16 @@ def _picture_values(picture: Image.Image, content: bytes, name: str) -> tuple[ND
     return _channels_to_grey(np.asarray(upright.convert("L" if grey else "RGB"))), False
 
 
+def _bits_of(picture: Image.Image, values: NDArray[Any], name: str) -> int:
+    """How many bits of its type a picture uses: a TIFF may pack samples of 4, 10 or 12 bits, and says so."""
+    held = values.dtype.itemsize * 8
+    if name != "tiff":
+        return held
+    said = picture.tag_v2.get(_TIFF_BITS, held)  # type: ignore[attr-defined]  # TIFF only
+    bits = int(said[0] if isinstance(said, tuple) else said)
+    return bits if 1 < bits < held and values.max() < 2**bits else held
+
+
 def _has_notes(png: bytes) -> bool:
     """Whether a PNG may say how it lies: to look behind its pixels, Pillow decodes them."""
     return any(chunk in png for chunk in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
@@ -175,11 +187,11 @@ def _channels_to_grey(values: NDArray[Any]) -> NDArray[Any]:
     return values if values.ndim == 2 else grey_of(values)
 
 
-def _full_range_film(values: NDArray[Any], name: str, inverted: bool) -> StoredFilm:
-    """A film whose type's full range is [0, 1]."""
-    levels = (0, int(np.iinfo(values.dtype).max))
+def _full_range_film(values: NDArray[Any], name: str, bits: int, inverted: bool) -> StoredFilm:
+    """A film whose bits' full range is [0, 1]."""
+    levels = (0, 2**bits - 1)
     window = window_between(*map(float, levels))
-    return _film(values, name, window, "full_range", inverted=inverted, levels=levels)
+    return _film(values, name, window, "full_range", bits=bits, inverted=inverted, levels=levels)
 
 
 def _film(
@@ -188,6 +200,7 @@ def _film(
     window: Window,
     kind: VoiKind,
     *,
+    bits: int | None = None,
     modality: Rescale | None = None,
     inverted: bool = False,
     levels: tuple[int, int] | None = None,
@@ -205,7 +218,7 @@ def _film(
         format=name,
         rows=values.shape[0],
         columns=values.shape[1],
-        bits_stored=values.dtype.itemsize * 8,
+        bits_stored=bits or values.dtype.itemsize * 8,
         voi=kind,
         pixel_spacing_mm=spacing,
     )
