@@ -32,9 +32,9 @@ def ema(
 
     check_absent(out)
     if dry_run:
-        from xraygen.training.checkpoint import run_config
+        from xraygen.training.ema_snapshots import chosen_snapshots
 
-        run_config(run)
+        chosen_snapshots(run, sigma_rel, step)
         console.emit({"run": str(out), "source": str(run), "step": step}, as_json=as_json)
         console.say(
             f"Would make the RUN {out} of the snapshots of {run}, with an average of width {sigma_rel}."

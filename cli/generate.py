@@ -161,6 +161,10 @@ def generate(
     _check_heeded(options.given(context), settings)
     choice = options.read_checkpoint(checkpoint)
     if dry_run:
+        from xraygen.synthesis.generate import Order, check_order
+
+        order = Order(settings, told, file_format.value, mark, choice, compiled)
+        check_order(run, out, films, order, device)
         said = "".join(f", {name} {word}" for name, word in words.items())
         how = sampler or ("default" if steps is None else f"{steps} steps")
         console.emit({"synthetic": str(out), "images": len(films), "told": words}, as_json=as_json)

@@ -28,6 +28,8 @@ def train(
 ) -> None:
     """Train a diffusion model. To go on after an interruption, run the same command again.
 
+    --dry-run tells what it would take, then looks whether the DATASET fits and whether OUT is free, or the same RUN.
+
     xraygen train --config cxr-64 --data dataset --out run
 
     xraygen train --config cxr-128 --data dataset --out run --set train.batch_size=32 --set train.max_steps=20000
@@ -41,11 +43,13 @@ def train(
         _tell_budget(config, device, as_json=as_json)
         if not as_json:
             typer.echo(config.to_yaml(), nl=False)
-        return
     from xraygen.dataset.store import open_dataset
     from xraygen.training import loop
 
     opened = open_dataset(data)
+    if dry_run:
+        loop.check_start(config, opened, out)
+        return
     _tell_budget(config, device)
 
     asked_to_stop: list[int] = []

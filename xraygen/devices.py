@@ -58,8 +58,11 @@ def compiles(device: torch.device) -> bool:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, without waiting for what the device does: a GPU takes it from pinned memory."""
-    if device.type != "cuda":
+    """A tensor on a device, without waiting for what the device does: a GPU takes it from pinned memory.
+
+    What lies on a GPU already cannot be pinned; and its device is cuda:0 where a device may be called cuda.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

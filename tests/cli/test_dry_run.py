@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+MAKE = ("generate", "kermany-64", "--seeds", 0)
+TOLD = ("--condition", "finding=NORMAL", "--guidance", 2)
 PAPER = ("--data", "images", "--out", "out", "--steps", 50, "--ladder", "20,80")
 
 
@@ -66,6 +68,12 @@ def test_a_dry_run_tells_a_program_too(
         (("likelihood", "kermany-64", "--data", "there", "--out", "out"), "there is not a DATASET"),
         (("progressive", "run", "--out", "out", "--seeds", 0), "There is no folder run"),
         (("progressive", "kermany-64", "--out", "out", "--seeds", 0, "--every", 2000), "--every 2000"),
+        ((*MAKE, "--out", "there"), "there is not empty"),
+        ((*MAKE, "--out", "out", "--steps", 5000), "5000"),
+        ((*MAKE, "--out", "out", "--checkpoint", 77), "no checkpoint of step 77"),
+        ((*MAKE, "--out", "out", "--device", "cuda:99"), "cuda:99"),
+        ((*MAKE, "--out", "out", "--compile", "--device", "cpu"), "--compile is for a GPU"),
+        ((*MAKE, "--out", "out", *TOLD, "--guidance-interval", "1e5,1e6"), "no step of this chain"),
         (("benchmark", "speed", "--device", "cuda:99"), "cuda:99"),
         (("benchmark", "cifar10", *PAPER, "--device", "cuda:99"), "cuda:99"),
         (("benchmark", "cifar10", *PAPER, "--set", "train.max_steps=9"), "here it is --steps"),
@@ -86,6 +94,19 @@ def test_a_dry_run_promises_nothing_that_is_refused_at_sight(
     assert result.exit_code in (1, 2)
     assert said in " ".join(result.stderr.split())
     assert result.stdout == ""
+
+
+def test_a_dry_run_of_training_tells_what_it_takes_and_then_what_is_in_the_way(
+    xraygen_cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = xraygen_cli(
+        "train", "--config", "cxr-64", "--data", "nowhere", "--out", "out", "--dry-run", "--json"
+    )
+    assert result.exit_code == 1
+    assert "nowhere does not exist" in result.stderr
+    assert json.loads(result.stdout)["config"]["data"]["image_size"] == 64
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_of_making_again_looks_for_the_row(

@@ -1,5 +1,7 @@
 import json
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from xraygen.progress import Progress
 from xraygen.training.batches import Batches
 from xraygen.training.checkpoint import EMA, MODEL, STATE, newest_checkpoint
 from xraygen.training.logging import read_log
-from xraygen.training.loop import train
+from xraygen.training.loop import check_start, train
 from xraygen.training.step import learning_rate_at
 
 TinyConfig = Callable[..., RunConfig]
@@ -138,6 +140,41 @@ def test_a_folder_that_is_something_else_is_not_written_into(
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FolderError, match=r"not a RUN and not empty \(it holds thesis\.txt\)"):
         train(tiny_config(), open_dataset(tiny_dataset), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.image_size=32", "ingest with --size 32x32"),
+        ("train.learning_rate=0.5", r"train\.learning_rate: .* -> 0\.5"),
+        ("conditions.columns=[foo]", "foo is no column|conditions.columns: "),
+        ("train.init_from=nowhere", "nowhere"),
+    ],
+)
+def test_what_would_be_refused_is_known_before_anything_is_written(
+    change: str, said: str, tiny_config: TinyConfig, tiny_dataset: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    dataset = open_dataset(tiny_dataset)
+    run = tiny_run if "learning_rate" in change else tmp_path / "run"
+    before = sorted(tiny_run.rglob("*"))
+    for begin in (check_start, partial(train, device="cpu")):
+        with pytest.raises(XraygenError, match=said):
+            begin(tiny_config(change), dataset, run)
+        assert not (tmp_path / "run" / "config.yaml").exists()
+    assert sorted(tiny_run.rglob("*")) == before
+    check_start(tiny_config(), dataset, tiny_run)
+    check_start(tiny_config(), dataset, tmp_path / "run")
+
+
+def test_where_all_checkpoints_are_damaged_the_advice_is_not_to_do_the_same_again(
+    tiny_config: TinyConfig, tiny_dataset: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    for weights_file in run.glob(f"checkpoints/step-*/{MODEL}"):
+        weights_file.write_bytes(b"torn")
+    with pytest.raises(FolderError, match="restore one, or train into a new folder"):
+        train(tiny_config(), open_dataset(tiny_dataset), run, device="cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_a_checkpoint(

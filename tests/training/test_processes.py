@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import accelerate
 import pytest
@@ -19,7 +20,7 @@ from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
 from xraygen.models.unet import UNet
 from xraygen.training import processes, step
-from xraygen.training.batches import as_model_input
+from xraygen.training.batches import Batch, as_model_input
 from xraygen.training.budget import budget
 from xraygen.training.checkpoint import EMA, MODEL, STATE, newest_checkpoint
 from xraygen.training.logging import read_log
@@ -197,6 +198,39 @@ def test_more_processes_than_images_are_refused(
         processes.start_accelerator(tiny_config("train.batch_size=2"), "cpu")
 
 
+def test_a_second_training_of_a_process_has_the_device_that_it_names(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processes.start_accelerator(tiny_config(), "cpu").device.type == "cpu"
+    there = torch.device("cuda")  # as Accelerate calls it, without a number
+    monkeypatch.setattr(processes, "choose_device", lambda _: there)
+    monkeypatch.setattr(accelerate.PartialState, "default_device", property(lambda _: there))
+    assert processes.start_accelerator(tiny_config(), "cuda").device == there
+    monkeypatch.undo()
+    assert processes.start_accelerator(tiny_config(), "cpu").device.type == "cpu"
+
+
+class OnGpu:
+    """What torch lets one do with a float32 tensor of the first GPU, as far as moving it goes."""
+
+    dtype, device = torch.float32, torch.device("cuda:0")
+
+    def is_floating_point(self) -> bool:
+        return True
+
+    def pin_memory(self) -> None:
+        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+
+    def to(self, *there: object, **options: object) -> "OnGpu":
+        return self
+
+
+def test_films_that_lie_on_the_gpu_are_not_pinned_whatever_its_name() -> None:
+    batch = Batch(*[cast(torch.Tensor, OnGpu())] * 6)
+    for name in ("cuda", "cuda:0"):
+        assert batch.to(torch.device(name), torch.float32) == batch
+
+
 def test_films_held_on_the_device_are_those_of_the_memory_map_bit_for_bit(tiny_dataset: Path) -> None:
     dataset = open_dataset(tiny_dataset)
     rows = dataset.indices("validation")
@@ -226,7 +260,7 @@ def test_what_is_left_open_is_chosen_for_the_device(
     expected: bool,
 ) -> None:
     compiled_network = torch.nn.Identity()
-    monkeypatch.setattr(torch, "compile", lambda _: compiled_network)
+    monkeypatch.setattr(torch, "compile", lambda _, **options: compiled_network)
     monkeypatch.setattr(devices, "find_spec", lambda _: True)
     monkeypatch.setattr(devices, "which", {"gcc": compiler}.get)
     config = tiny_config(f"train.compile={choice}")

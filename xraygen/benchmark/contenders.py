@@ -88,7 +88,7 @@ def ours(config: ModelConfig, device: torch.device, *, compiled: bool = False) -
     return Contender(
         "xraygen, compiled" if compiled else "xraygen",
         network,
-        torch.compile(network) if compiled else network,
+        torch.compile(network, dynamic=False) if compiled else network,
         optimizer,
         lambda: update_ema(average, network, _DECAY),
         clips=True,

@@ -1,7 +1,7 @@
 """RUN -> SYNTHETIC: a set of synthetic films, each from its own seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -58,6 +58,18 @@ class GenerateSummary:
     made: int
     present: int
     quarantined: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """How films are made, as `generate` says it of each."""
+
+    settings: SamplerSettings
+    guidance: Guidance = field(default_factory=Guidance)
+    file_format: FileFormat = "png"
+    mark: bool | None = None
+    checkpoint: Choice | Checkpoint = "newest"
+    compiled: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -152,13 +164,8 @@ def generate(
             be compiled.
     """
     share = share or Share.of_environment()
-    target = share.device(device)
-    fast = _compiled(compiled, settings, target)
-    work = _prepare(run, out, settings, guidance or Guidance(), file_format, mark, checkpoint, target, fast)
-    planned = all(isinstance(film, Wish) for film in films)
-    work = replace(work, guidance=work.guidance.checked(work.conditions, planned=planned))
-    wishes = [_as_wish(film, work.guidance) for film in films]
-    work = replace(work, interval=work.guidance.interval_in_t(work.chain))
+    order = Order(settings, guidance or Guidance(), file_format, mark, checkpoint, compiled)
+    work, wishes = _prepare(run, out, films, order, share.device(device))
     if origin is not None and (what := differences(origin, work.origin)):
         raise UsageError(
             f"{run} would make these films with another {', '.join(what)} than they were made with."
@@ -182,6 +189,19 @@ def generate(
     return GenerateSummary(out, len(share.of(wishes)) - present, present, asked - len(wishes))
 
 
+def check_order(
+    run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: str = "auto"
+) -> None:
+    """Whether `generate` would take an order; nothing is written.
+
+    Raises:
+        FolderError: As `generate`.
+        UsageError: As `generate`.
+    """
+    work, _ = _prepare(run, out, films, order, Share.of_environment().device(device))
+    agreed_provenance(out, work.origin)
+
+
 def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.device) -> bool:
     """Whether to compile; it does not follow from the number of films: an image is the same alone and among others."""
     if choice and not compiles(device):
@@ -192,27 +212,23 @@ def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.devi
 
 
 def _prepare(
-    run: Path,
-    out: Path,
-    settings: SamplerSettings,
-    guidance: Guidance,
-    file_format: FileFormat,
-    mark: bool | None,
-    checkpoint: Choice | Checkpoint,
-    device: torch.device,
-    compiled: bool,
-) -> _Work:
-    """Load what the films are made with; nothing is written."""
+    run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: torch.device
+) -> tuple[_Work, list[Wish]]:
+    """Load what the films are made with, and see that they can be made so; nothing is written."""
+    settings = order.settings
+    compiled = _compiled(order.compiled, settings, device)
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
-    checkpoint = chosen_checkpoint(run, checkpoint)
+    checkpoint = chosen_checkpoint(run, order.checkpoint)
     network, diffusion, config = load_run(run, device, checkpoint)
     conditions = read_conditions(run, config)
     chain = sampling_diffusion(diffusion, settings)
+    planned = all(isinstance(film, Wish) for film in films)
+    guidance = order.guidance.checked(conditions, planned=planned)
     told = {**asdict(settings), "steps": len(chain.schedule.timesteps), "noise": NOISE}
-    told |= settings_of_format(run, file_format, mark, config.data.shape)
+    told |= settings_of_format(run, order.file_format, order.mark, config.data.shape)
     told |= guidance.told(run, conditions)
     origin = provenance(run, checkpoint, told, device, compiled=compiled)
-    return _Work(
+    work = _Work(
         out,
         evaluated(for_inference(network), settings.precision, device, compiled=compiled),
         chain,
@@ -220,12 +236,13 @@ def _prepare(
         conditions,
         settings,
         guidance,
-        None,
-        file_format,
+        guidance.interval_in_t(chain),
+        order.file_format,
         origin,
         device,
         compiled,
     )
+    return work, [_as_wish(film, guidance) for film in films]
 
 
 def _open(work: _Work, wishes: Sequence[Wish]) -> dict[str, Row]:

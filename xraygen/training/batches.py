@@ -15,6 +15,7 @@ from torch import Tensor
 
 from xraygen.config import DataConfig
 from xraygen.dataset.store import Dataset
+from xraygen.devices import moved
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.ranges import stored_to_model
 from xraygen.seeds import counted_bits, derive_seed, numpy_generator, torch_generator
@@ -39,16 +40,9 @@ class Batch(NamedTuple):
         return (Batch(*part) for part in zip(*parts, strict=True))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
-        """On a device, without waiting for it: only pinned memory is copied while the host goes on."""
-        moved = (tensor.to(dtype=dtype if tensor.is_floating_point() else tensor.dtype) for tensor in self)
-        if device.type == "cpu":
-            return Batch(*moved)
-        return Batch(
-            *(
-                tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
-                for tensor in moved
-            )
-        )
+        """On a device, without waiting for it."""
+        of_type = (tensor.to(dtype=dtype if tensor.is_floating_point() else tensor.dtype) for tensor in self)
+        return Batch(*(moved(tensor, device) for tensor in of_type))
 
     def augmented(self, config: DataConfig) -> "Batch":
         """The films as their labels say; those of a label of zeros, and all where there is none, are the same bits."""
@@ -110,7 +104,8 @@ class Batches:
         for place in range(first, end):
             noise[place - first].normal_(generator=torch_generator(self.seed, "noise", step, place))
         if self.data.horizontal_flip:
-            x_start = torch.where(flipped.view(-1, 1, 1, 1).to(x_start.device), x_start.flip(-1), x_start)
+            flipped = moved(flipped.view(-1, 1, 1, 1), x_start.device)  # (B, 1, 1, 1)
+            x_start = torch.where(flipped, x_start.flip(-1), x_start)
         key = torch.tensor([derive_seed(self.seed, "dropout", step)])
         told = torch.empty(len(batch), 0) if self.conditions is None else self.conditions.at(step, batch)
         labels = no_labels(len(batch))

@@ -194,6 +194,10 @@ def newest_checkpoint(run: Path) -> Checkpoint:
         if found is None:
             return checkpoint
         _log.warning("%s is damaged (%s); the one before it is taken.", checkpoint.folder, found)
+    if checkpoints(run):
+        raise FolderError(
+            f"All checkpoints of {run} are damaged (checkpoints/step-*); restore one, or train into a new folder."
+        )
     raise FolderError(
         f"{run} holds no whole checkpoint (checkpoints/step-*); run `xraygen train --out {run}` until it saves one."
     )

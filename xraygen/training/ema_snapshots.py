@@ -16,7 +16,7 @@ from torch import Tensor
 from xraygen.atomic import atomic_folder, remove_leftovers, sha256_of, write_json
 from xraygen.errors import FolderError, UsageError
 from xraygen.training.checkpoint import EMA, HASHES, MODEL, STATE, run_config
-from xraygen.training.posthoc_ema import PowerAverages, Profile, combination, error_of
+from xraygen.training.posthoc_ema import PowerAverages, Profile, combination, error_of, gamma_of
 
 FOLDER = "ema-snapshots"
 
@@ -122,6 +122,23 @@ def reconstruct(run: Path, sigma_rel: float, out: Path, step: int | None = None)
         FolderError: If the RUN has no snapshots up to `step`.
         UsageError: If there is no such width, or `step` lies beyond the newest snapshot.
     """
+    stored, target = chosen_snapshots(run, sigma_rel, step)
+    profiles = [entry.profile for entry in stored]
+    weights = combination(profiles, target)
+    average = _weighted_sum([entry.path for entry in stored], [float(weight) for weight in weights])
+    made = Reconstruction(out, target, len(stored), error_of(profiles, target))
+    _write_run(run, average, made)
+    return made
+
+
+def chosen_snapshots(run: Path, sigma_rel: float, step: int | None = None) -> tuple[list[Snapshot], Profile]:
+    """What `reconstruct` combines, and the average that it wants.
+
+    Raises:
+        FolderError: As `reconstruct`.
+        UsageError: As `reconstruct`.
+    """
+    gamma_of(sigma_rel)
     run_config(run)
     found = snapshots(run)
     if found and step is not None and step > found[-1].profile.step:
@@ -136,13 +153,7 @@ def reconstruct(run: Path, sigma_rel: float, out: Path, step: int | None = None)
             f"{run} holds no snapshots of averages{until} (ema-snapshots/step-*); "
             "train with --set train.posthoc_ema=true."
         )
-    profiles = [entry.profile for entry in stored]
-    target = Profile(profiles[-1].step if step is None else step, sigma_rel)
-    weights = combination(profiles, target)
-    average = _weighted_sum([entry.path for entry in stored], [float(weight) for weight in weights])
-    made = Reconstruction(out, target, len(stored), error_of(profiles, target))
-    _write_run(run, average, made)
-    return made
+    return stored, Profile(stored[-1].profile.step if step is None else step, sigma_rel)
 
 
 def _weighted_sum(paths: list[Path], weights: list[float]) -> dict[str, Tensor]:

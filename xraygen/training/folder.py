@@ -53,32 +53,47 @@ def prepare_folder(
     config: RunConfig, dataset: Dataset, run: Path, device: torch.device, start: Checkpoint | None
 ) -> None:
     """Start a RUN from `start`, or see that this one was started with the same settings and data."""
-    origin = {"content_sha256": dataset.info.content_sha256, "settings": dict(dataset.info.settings)}
+    check_folder(config, dataset, run)
     if not (run / "config.yaml").exists():
-        foreign = [
-            path.name for path in run.iterdir() if path.name not in _FIRST_FILES and path.name[0] != "."
-        ]
+        known = None if start is None else read_conditions(start.run, config)
+        agree_conditions(config, dataset, run, known)
+        write_json(run / "environment.json", environment(device))
+        write_json(run / "dataset.json", _origin(dataset))
+        # The configuration comes last: it makes the folder a RUN.
+        write_text(run / "config.yaml", with_hash(config, start).to_yaml())
+        return
+    known = None if run_config(run).train.init_from is None else read_conditions(run, config)
+    agree_conditions(config, dataset, run, known)
+
+
+def check_folder(config: RunConfig, dataset: Dataset, run: Path) -> None:
+    """A folder is a RUN of the same settings and data, or can become one: it holds nothing else, or is not there.
+
+    Raises:
+        UsageError: If the RUN was started with other settings or another DATASET, or was imported.
+        FolderError: If the folder is something else.
+    """
+    if not (run / "config.yaml").exists():
+        there = [path.name for path in run.iterdir()] if run.is_dir() else []
+        foreign = [name for name in there if name not in _FIRST_FILES and name[0] != "."]
         if foreign:
             raise FolderError(
                 f"{run} is not a RUN and not empty (it holds {foreign[0]}); choose another --out."
             )
-        known = None if start is None else read_conditions(start.run, config)
-        agree_conditions(config, dataset, run, known)
-        write_json(run / "environment.json", environment(device))
-        write_json(run / "dataset.json", origin)
-        # The configuration comes last: it makes the folder a RUN.
-        write_text(run / "config.yaml", with_hash(config, start).to_yaml())
         return
     if not (run / "dataset.json").exists():
         raise UsageError(
             f"{run} was imported, not trained here, and names no DATASET; it cannot go on training: choose another "
             "--out."
         )
-    if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != origin:
+    if json.loads((run / "dataset.json").read_text(encoding="utf-8")) != _origin(dataset):
         raise UsageError(f"{run} was trained on another DATASET than {dataset.folder}; choose another --out.")
     check_settings(config, run)
-    known = None if run_config(run).train.init_from is None else read_conditions(run, config)
-    agree_conditions(config, dataset, run, known)
+
+
+def _origin(dataset: Dataset) -> dict[str, Any]:
+    """Which films a RUN is trained on, as its dataset.json says it."""
+    return {"content_sha256": dataset.info.content_sha256, "settings": dict(dataset.info.settings)}
 
 
 def check_settings(config: RunConfig, run: Path) -> None:

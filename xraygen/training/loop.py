@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from xraygen.atomic import sole_writer
 from xraygen.config import RunConfig
+from xraygen.dataset.conditions import fit_conditions
 from xraygen.dataset.store import Dataset
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
@@ -28,9 +29,9 @@ from xraygen.training.checkpoint import (
     run_config,
     save_checkpoint,
 )
-from xraygen.training.conditions import TrainingConditions
+from xraygen.training.conditions import TrainingConditions, read_conditions, taken_over
 from xraygen.training.ema_snapshots import write_snapshot
-from xraygen.training.folder import check_fit, prepare_folder
+from xraygen.training.folder import check_fit, check_folder, prepare_folder
 from xraygen.training.logging import append_log, read_log
 from xraygen.training.processes import Agreement, others_are_there, start_accelerator, told_by_main
 from xraygen.training.resident import resident_films
@@ -87,8 +88,7 @@ def train(
         XraygenError: If the loss stays without a finite value however often training goes back, or another process
             of this training is gone.
     """
-    check_fit(config, dataset)
-    check_installed(config.train.trackers)
+    _check_films(config, dataset)
     accelerator = start_accelerator(config, device)
     with sole_writer(run) if accelerator.is_main_process else nullcontext():
         start = None
@@ -100,6 +100,32 @@ def train(
         with others_are_there(accelerator, run), torch.random.fork_rng(devices=[]):
             start = told_by_main(accelerator, start)
             return _Training(config, dataset, run, accelerator, report, start).loop(should_stop)
+
+
+def check_start(config: RunConfig, dataset: Dataset, run: Path) -> None:
+    """Whether `train` would begin, or go on; nothing is written.
+
+    Raises:
+        UsageError: As `train`.
+        FolderError: If `run` is something else than a RUN, or `train.init_from` names none.
+    """
+    _check_films(config, dataset)
+    check_folder(config, dataset, run)
+    found = fit_conditions(dataset, config.conditions)
+    if checkpoints(run):
+        newest_checkpoint(run)
+    elif (start := starting_point(config)) is not None and config.conditions.columns:
+        taken_over(read_conditions(start.run, config), found)
+
+
+def _check_films(config: RunConfig, dataset: Dataset) -> None:
+    """There are films to train on, of the right size, and what tells of the training."""
+    check_fit(config, dataset)
+    check_installed(config.train.trackers)
+    if len(dataset.indices("train")) == 0:
+        raise UsageError(
+            f"{dataset.folder} has no film in its train split; ingest it with a larger first --split."
+        )
 
 
 class _Training:
@@ -121,10 +147,6 @@ class _Training:
         self.speedometer: Speedometer = told_by_main(accelerator, measured)
         self.diffusion = GaussianDiffusion(NoiseSchedule.from_config(config.schedule), config.diffusion)
         rows = dataset.indices("train")
-        if len(rows) == 0:
-            raise UsageError(
-                f"{dataset.folder} has no film in its train split; ingest it with a larger first --split."
-            )
         self.conditions = TrainingConditions.of(config, dataset, run) if config.conditions.columns else None
         self.batches = Batches(
             dataset,

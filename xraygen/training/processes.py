@@ -29,7 +29,8 @@ def start_accelerator(config: RunConfig, device: str) -> Accelerator:
     target = choose_device(device)
     if target.index is not None:
         torch.cuda.set_device(target)
-    AcceleratorState._reset_state()  # else what trained before in this process decides the precision
+    # Else what trained before in this process decides precision and device; processes that found each other stay so.
+    AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
     accelerator = Accelerator(
         cpu=target.type == "cpu",
         mixed_precision="bf16" if config.train.precision == "bfloat16" else "no",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xraygen.dataset.store import Dataset
+from xraygen.devices import moved
 from xraygen.ranges import largest_level
 
 _LARGEST_SHARE = 0.25
@@ -33,9 +34,7 @@ class ResidentFilms:
 
     def gather(self, rows: NDArray[np.int64]) -> Tensor:
         """Rows of the DATASET as `(B, C, H, W)` float32 in [-1, 1] on the device, bit for bit `stored_to_model`'s."""
-        places = torch.from_numpy(np.searchsorted(self.rows, rows))
-        if self.films.device.type != "cpu":
-            places = places.pin_memory().to(self.films.device, non_blocking=True)
+        places = moved(torch.from_numpy(np.searchsorted(self.rows, rows)), self.films.device)
         levels = self.films[places].to(torch.int32)  # (B, H, W) or (B, H, W, 3)
         if self.films.dtype == torch.int16:
             levels &= _LOW_16_BITS

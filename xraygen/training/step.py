@@ -71,7 +71,8 @@ def fresh_state(config: RunConfig, device: torch.device, conditions: Sequence[in
 def compiled(model: UNet, config: TrainConfig, device: torch.device) -> nn.Module:
     """The network as `train.compile` wants it; it shares the weights."""
     chosen = compiles(device) if config.compile == "auto" else config.compile
-    return cast(nn.Module, torch.compile(model)) if chosen else model
+    # Not dynamic: a batch's last part may be smaller, and kernels for any size would then serve the others too.
+    return cast(nn.Module, torch.compile(model, dynamic=False)) if chosen else model
 
 
 def _pays_on_gpu(choice: bool | Literal["auto"], device: torch.device) -> bool:
