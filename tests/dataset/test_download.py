@@ -11,6 +11,8 @@ import pytest
 
 from xraygen.atomic import try_to_hold
 from xraygen.dataset import download
+from xraygen.dataset.ingest import ingest
+from xraygen.dataset.ingest_settings import IngestSettings
 from xraygen.films.pacs import DimseServer, ServerError
 
 DEAD = 999_999_999  # no process has such a number
@@ -86,6 +88,14 @@ def test_a_series_that_is_refused_is_counted_and_a_broken_one_asked_for_again(
     (told,) = caplog.messages
     assert told.startswith("1 of 3 series were not given whole")
     assert told.endswith("PACS does not give all films of a series (status B000).")
+
+
+def test_films_that_are_fetched_again_are_the_same_films(
+    server: DimseServer, settings: IngestSettings, tmp_path: Path
+) -> None:
+    for done in (False, True):
+        with download.downloaded(server, {}) as films:
+            assert ingest([films], tmp_path / "dataset", settings).already_done == done
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from xraygen.config import RunConfig
-from xraygen.dataset.exclusion import datasets_with, made_with, read_exclusions
+from xraygen.dataset.exclusion import datasets_with, made_with
+from xraygen.dataset.exclusion_list import read_exclusions
 from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
 from xraygen.training.checkpoint import newest_checkpoint
@@ -28,14 +29,14 @@ def test_a_quote_that_is_left_open_swallows_no_patient(separator: str, tmp_path:
         ['"4713"', '"'],
     ]
     (tmp_path / "list.csv").write_text("\n".join(map(separator.join, cells)))
-    assert {"4711", "4712", "4713"} <= read_exclusions(tmp_path / "list.csv")
+    assert {"4711", "4712", "4713"} <= read_exclusions(tmp_path / "list.csv").entries.keys()
 
 
 def test_a_cell_may_be_longer_than_any_csv_allows(tmp_path: Path) -> None:
     """131,072 characters is the most that Python's csv takes; before, an open quote put all lines into one cell."""
     patients = [f"patient number {number}" for number in range(10_000)]
     (tmp_path / "list.txt").write_text("\n".join(['4711,"open', *patients, "x" * 200_000]))
-    assert {"4711", *patients} <= read_exclusions(tmp_path / "list.txt")
+    assert {"4711", *patients} <= read_exclusions(tmp_path / "list.txt").entries.keys()
 
 
 def put(path: Path, values: Mapping[str, Any]) -> None:

@@ -193,6 +193,20 @@ def test_the_output_may_lie_among_the_sources(hospital: Path, settings: IngestSe
     assert (first.seen, again.seen, again.already_done) == (17, 17, True)
 
 
+def test_an_older_dataset_among_the_sources_is_no_film(hospital: Path, settings: IngestSettings) -> None:
+    """Before, its contact sheet was one: the second DATASET held a picture of 12 films."""
+    ingest([hospital], hospital / "dataset", settings)
+    summary = ingest([hospital], hospital / "second", settings)
+    assert (summary.seen, summary.accepted) == (17, 12)
+    assert summary.notes == (
+        "folders that xraygen made, and whose pictures were not read: 1; name one as a SOURCE to read them",
+    )
+    with pytest.raises(XraygenError, match="by its own name one that xraygen made"):
+        (hospital / "more").mkdir()
+        (hospital / "dataset").rename(hospital / "more/dataset")
+        ingest([hospital / "more"], hospital / "third", settings)
+
+
 @pytest.mark.parametrize(("bits", "dtype"), [(8, "uint8"), (9, "uint16"), (16, "uint16")])
 def test_levels_have_the_bits_asked_for(
     hospital: Path, settings: IngestSettings, tmp_path: Path, bits: int, dtype: str
@@ -207,7 +221,7 @@ def test_levels_have_the_bits_asked_for(
 def test_a_csv_fills_what_films_do_not_say(hospital: Path, settings: IngestSettings, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text(
-        "file,patient_id,sex,age,view,cold\nJane_Doe.jpg,PAT-0-4711,f,40,ap,yes\nfilm0.dcm,X,m,1,ap,no\n"
+        "file,patient_id,sex,age,view,cold\nJane_Doe.jpg,PAT-0-4711,f,40,ap,yes\nfilm0.dcm,,m,1,ap,no\n"
     )
     summary = ingest([hospital], tmp_path / "dataset", replace(settings, labels=labels))
     dataset = open_dataset(tmp_path / "dataset")

@@ -11,7 +11,7 @@ import pytest
 from xraygen.dataset.allowed import pooled_age
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings
-from xraygen.dataset.label_guess import looks_like_a_label, may_name_a_patient
+from xraygen.dataset.label_guess import looks_like_a_label, may_be_a_label, may_name_a_patient
 from xraygen.dataset.labels import read_labels
 from xraygen.errors import UsageError
 
@@ -57,6 +57,8 @@ MADE_UP = [f"{name}{ending}" for name in ("Kow", "Now", "Wis", "Zie", "Lew") for
         ["19470811", "19501231", "20240229131415.9"],
         ["11 sierpnia 1947", "12-Mar-2020"],
         ["13:14", "08:15:00"],
+        ["084015.140891", "084016.2", "235959,5"],
+        ["084015.140891", *["unknown"] * 5],
         ["Erguss", "Erguss seit 3.4.2024", "normal", "normal"],
         ["48151623", "48151624", "48151623"],
         ["20095", "80331", "10115", "20095"],
@@ -90,6 +92,9 @@ def test_values_that_name_a_patient_are_no_labels_whatever_their_column_is_calle
         [f"{value:.6f}" for value in np.random.default_rng(0).normal(0, 100, 500)],
         [f"{value:.3f}".replace(".", ",") for value in np.random.default_rng(0).normal(0, 1, 500)],
         [str(number) for number in range(1000)],
+        [
+            f"{value:.2f}" for value in np.random.default_rng(0).uniform(100000, 240000, 500)
+        ],  # a third read as times
         ["<5", ">300", "1e-5", "12 %"],
         ["1:40", "1:80", "1:160"],
         ["233604007", "36118008"] * 10,  # SNOMED CT codes of few findings
@@ -103,6 +108,42 @@ def test_values_that_name_a_patient_are_no_labels_whatever_their_column_is_calle
 )
 def test_few_words_and_measured_numbers_are_labels(values: Sequence[str]) -> None:
     assert looks_like_a_label(values)
+
+
+CALLED_TIMES = (
+    "StudyTime study_time STUDY_TIME studytime AcquisitionTime Uhrzeit Aufnahmeuhrzeit heure hora_estudio"
+)
+MEASURED = "ExposureTime survival_time time_to_event timeline sometimes Zeitung horacio"
+
+
+@pytest.mark.parametrize("column", [*CALLED_TIMES.split(), *MEASURED.split()])
+def test_a_time_of_day_is_known_by_its_name_and_may_be_named(column: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"path,{column}\n1,84015.1\n2,1801.0\n")
+    guessed = read_labels(tmp_path / "labels.csv")
+    assert guessed.left_out == ((column,) if column in CALLED_TIMES.split() else ())
+    assert read_labels(tmp_path / "labels.csv", (column,)).label_names == (column,)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "label"),
+    [
+        ("age_at_diagnosis", ["63", "89"], True),
+        ("age_at_diagnosis", ["63", "", "93"], False),
+        ("AgeMonths", ["756", "800"], False),
+        ("PatientAge2_age", ["093Y", "001Y"], False),
+        ("età", ["93,5"], False),
+        ("age_group", ["<60", "60-89", "90+"], True),
+        ("bone_age", ["120", "95"], True),
+        ("gestational_age", ["273", "260"], True),
+        ("dosage", ["120", "95"], True),
+        ("stage", ["1", "2"], True),
+        ("age", ["1" * 5000], False),
+    ],
+)
+def test_an_age_that_the_manifest_would_pool_is_no_label(
+    column: str, values: list[str], *, label: bool
+) -> None:
+    assert may_be_a_label(column, values) == label
 
 
 def test_a_column_that_only_its_values_keep_out_may_be_named(tmp_path: Path) -> None:

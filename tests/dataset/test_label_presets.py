@@ -115,6 +115,13 @@ def test_nih_findings_become_columns(tmp_path: Path) -> None:
     assert row_for(table, "images/00000002_000.png").labels["No Finding"] == "1"
 
 
+def test_a_public_collections_row_speaks_of_a_film_whose_patient_has_another_number(tmp_path: Path) -> None:
+    table, path = read(tmp_path, NIH), Path("/data/00000001_001.dcm")
+    row = table.row_of(path, PurePosixPath(path.name), Facts(patient="rsna-1"), "1.2.3")
+    assert row is not None
+    assert row.patient == "1"
+
+
 def test_nihs_second_version_is_read_too(tmp_path: Path) -> None:
     text = NIH.replace("Patient Gender", "Patient Sex").replace(",58,M", ",058Y,M")
     assert row_for(read(tmp_path, text), "00000001_000.png") == row_for(
@@ -166,6 +173,27 @@ def test_mimics_packed_files_are_read(tmp_path: Path) -> None:
     packed = tmp_path / "packed" / f"{labels.name}.gz"
     assert read_labels(packed) == read_labels(labels)
     assert len(label_files(packed, "auto")) == 3
+
+
+@pytest.mark.parametrize("packed", [["metadata", "split"], ["metadata"], ["chexpert"], ["chexpert", "split"]])
+def test_mimics_files_may_be_packed_or_not_each_by_itself(tmp_path: Path, packed: list[str]) -> None:
+    (tmp_path / "mixed").mkdir()
+    labels = mimic(tmp_path)
+    for path in tmp_path.glob("*.csv"):
+        other = tmp_path / "mixed" / path.name
+        if path.stem.rsplit("-", 1)[1] in packed:
+            other.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        else:
+            other.write_bytes(path.read_bytes())
+    (mixed,) = (tmp_path / "mixed").glob("*chexpert*")
+    assert read_labels(mixed, split_column="split") == read_labels(labels, split_column="split")
+    assert len(label_files(mixed, "auto")) == 3
+
+
+def test_another_csv_has_no_files_beside_it(tmp_path: Path) -> None:
+    for name in ("labels.csv", "labels.csv.gz"):
+        (tmp_path / name).touch()
+    assert label_files(tmp_path / "labels.csv.gz", "auto") == [tmp_path / "labels.csv.gz"]
 
 
 def test_mimics_labels_without_its_images_are_refused(tmp_path: Path) -> None:

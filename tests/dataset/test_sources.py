@@ -3,11 +3,12 @@
 import os
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
-from xraygen.dataset.sources import list_sources, opened
+from xraygen.dataset.sources import list_sources, look_through, opened
 from xraygen.errors import FilmError, UsageError
 
 
@@ -104,7 +105,7 @@ def test_a_file_can_be_sent_to_another_process_and_read_there(tree: Path) -> Non
     outside, inside = pickle.loads(pickle.dumps(list_sources([tree / "films.zip"])))
     with opened(inside) as path:
         assert path.read_text() == "in the archive"
-    assert inside.size_bytes == 14
+    assert inside.state == (14, zlib.crc32(b"in the archive"))
     with pytest.raises(FilmError) as caught, opened(outside):
         pass
     assert caught.value.reason == "unsafe_path"
@@ -118,6 +119,36 @@ def test_linked_folders_are_followed(tree: Path, tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_not_seen(tree: Path) -> None:
     assert names([tree], (tree / "a", tree / "b/2.dcm")) == []
+
+
+@pytest.mark.parametrize(
+    ("marks", "picture"),
+    [
+        (("dataset.json", "images.npy"), "overview-accepted.png"),
+        (("config.yaml", "checkpoints/step-1/model.safetensors"), "samples/step-1.png"),
+        (("provenance.json",), "images/0.png"),
+        (("report.json", "report.html"), "figures/copies.png"),
+    ],
+)
+def test_folders_that_xraygen_made_are_passed_over_unless_they_are_named(
+    tree: Path, marks: tuple[str, ...], picture: str
+) -> None:
+    for name in (*marks, picture):
+        (tree / "ours" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / "ours" / name).touch()
+    films = ["a/1.dcm", "a/deep/3", "b/2.dcm"]
+    assert (names([tree]), look_through([tree]).passed_over) == (films, 1)
+    assert look_through([tree], [tree / "ours"]).passed_over == 0  # as --out
+    assert picture in names([tree / "ours"])
+    assert Path(picture).name in names([(tree / "ours" / picture).parent])
+    assert f"ours/{picture}" in names([tree, tree / "ours"])
+    assert look_through([tree, tree / "ours"]).passed_over == 0
+
+
+def test_what_another_program_calls_dataset_json_marks_nothing(tree: Path) -> None:
+    (tree / "a/dataset.json").touch()  # nnU-Net's
+    assert names([tree / "a", tree / "b"]) == ["a/1.dcm", "a/dataset.json", "a/deep/3", "b/2.dcm"]
+    assert "a/deep/3" in names([tree])
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.dcm"])

@@ -10,6 +10,7 @@ from pydicom import dcmread
 
 from xraygen.dataset.ingest import ingest
 from xraygen.dataset.ingest_settings import IngestSettings
+from xraygen.dataset.labels import Facts
 from xraygen.dataset.manifest import read_rejected
 from xraygen.dataset.store import open_dataset
 from xraygen.dataset.views import parse_views
@@ -59,8 +60,22 @@ def test_a_csv_may_tell_the_view(films: Path, settings: IngestSettings, tmp_path
     asked = replace(settings, labels=tmp_path / "labels.csv", views=("LL",))
     assert ingest([films], tmp_path / "dataset", asked).views == {"LL": 2}  # the film's own word counts
     details = read_rejected(tmp_path / "dataset/rejected.csv")["detail"]
-    others = ("PA", "AP", "AP SUPINE", "unknown")  # QUARKOVIC is no view
+    others = ("PA", "AP", "AP SUPINE")  # QUARKOVIC is no view, so that the CSV's counts
     assert set(details) == {f"The film's view is {view}; --views takes LL." for view in others}
+
+
+@pytest.mark.parametrize(
+    ("own", "said", "view"),
+    [
+        ("THORAX PA", "PA", "PA"),
+        ("THORAX PA", "", "THORAX PA"),
+        ("THORAX PA", "THORAX", "THORAX PA"),
+        ("AP", "PA", "AP"),
+        ("", "THORAX", "THORAX"),
+    ],
+)
+def test_a_text_that_is_no_view_does_not_hide_one(own: str, said: str, view: str) -> None:
+    assert Facts(view=own).filled_from(Facts(view=said)).view == view
 
 
 def test_other_views_are_another_dataset(films: Path, settings: IngestSettings, tmp_path: Path) -> None:

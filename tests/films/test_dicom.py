@@ -165,6 +165,27 @@ def test_view_code_stands_in_for_a_missing_view_position(levels: Values, write_d
 
 
 @pytest.mark.parametrize(
+    ("position", "code", "view"),
+    [
+        *(
+            ("THORAX PA", "272479007", "PA"),
+            ("LATERAL LEFT", "399173006", "LL"),
+            ("AP SUPINE", "399348003", "AP SUPINE"),
+        ),
+        *(("LATERAL", "399173006", "LATERAL"), ("PA", "399348003", "PA"), ("THORAX PA", "1", "THORAX PA")),
+        ("THORAX PA", None, "THORAX PA"),
+    ],
+)
+def test_a_view_position_that_is_no_view_does_not_hide_the_view_code(
+    levels: Values, write_dicom: WriteDicom, position: str, code: str | None, view: str
+) -> None:
+    item = Dataset()
+    item.CodeValue = code
+    elements = {} if code is None else {"ViewCodeSequence": [item]}
+    assert read_stored(write_dicom(levels, ViewPosition=position, **elements)).attributes.view == view
+
+
+@pytest.mark.parametrize(
     ("keyword", "bad", "attribute", "expected"),
     [
         ("PatientAge", "45", "age", 45.0),  # so two of the four real chest DICOMs have it

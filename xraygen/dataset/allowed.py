@@ -5,12 +5,19 @@ A hospital may have typed a name into any element: what is not on the list does 
 
 import math
 
-VIEWS = frozenset((
-    "PA", "AP", "LL", "RL", "LATERAL", "LAT", "FRONTAL", "OBLIQUE", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO",
-    "RPO", "LORDOTIC", "AP AXIAL", "PA AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "AP LORDOTIC", "PA LORDOTIC",
-    "AP SUPINE", "LL SUPINE", "AP ERECT", "PA ERECT", "AP HORIZONTAL", "XTABLE LATERAL",
-))  # fmt: skip
-"""View Position's terms (PS3.3 C.8.1.2, C.8.11.5), and those that public collections of chest films use."""
+from xraygen.films.view_terms import VIEWS, coded_view
+
+__all__ = [
+    "OLDEST",
+    "PHOTOMETRICS",
+    "VIEWS",
+    "coded_photometric",
+    "coded_sex",
+    "coded_view",
+    "plausible_spacing",
+    "pooled_age",
+]
+
 PHOTOMETRICS = frozenset((
     "MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT",
     "YBR_RCT", "XYB",
@@ -18,12 +25,6 @@ PHOTOMETRICS = frozenset((
 """PS3.3 C.7.6.3.1.2."""
 OLDEST = 90.0
 """Ages from here on are one value (45 CFR 164.514(b)(2)(i)(C))."""
-
-
-def coded_view(text: str) -> str:
-    """The view in capitals, words apart; "" for any text that is none of VIEWS."""
-    view = " ".join(text.upper().replace("_", " ").replace("-", " ").split())
-    return view if view in VIEWS else ""
 
 
 def coded_sex(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from xraygen.dataset.exclusion import check_folders, read_exclusions
+from xraygen.dataset.exclusion import check_folders
+from xraygen.dataset.exclusion_list import read_exclusions
 from xraygen.dataset.ingest_settings import IngestSettings
 from xraygen.dataset.labels import read_labels
 from xraygen.dataset.pseudonyms import check_key, check_key_path, default_key_path

@@ -44,7 +44,7 @@ class CurationSettings:
     min_side_px: int = 16
     """A film with fewer rows or columns is `too_small`."""
     max_magnification: float = 4.0
-    """So is one that would be enlarged by more than this to reach the images' size; finite."""
+    """So is one of which what `fit` takes would be enlarged by more than this to reach the images' size; finite."""
     min_contrast: float = 0.05
     """Below this range of light, of coarse blocks so that noise averages out, a film is `blank`; 0 for none."""
     max_black: float = 0.9
@@ -156,6 +156,11 @@ class NearDuplicates:
         return [packed[:, band].tobytes() for band in range(packed.shape[1])]
 
 
+def near_bits(settings: CurationSettings, prepare: PrepareSettings) -> int:
+    """How many bits may differ between near duplicates; -1 where there are none: a few pixels are too much alike."""
+    return settings.near_duplicate_bits if min(prepare.size) >= _LEAST_HASHED_PX else -1
+
+
 class Curator:
     """Judges films in their order; the first of several that are alike stays.
 
@@ -166,7 +171,7 @@ class Curator:
 
     def __init__(self, settings: CurationSettings, prepare: PrepareSettings) -> None:
         self.settings, self.prepare = settings, prepare
-        self._near = NearDuplicates(settings.near_duplicate_bits)
+        self._near = NearDuplicates(near_bits(settings, prepare))
         self._kept: dict[
             bytes, tuple[str, int]
         ] = {}  # first half of the content's hash -> source, hash of labels
@@ -193,7 +198,8 @@ class Curator:
             return outcome
         # What is known of it may be news of the film that is kept, or of an identical one that is withdrawn.
         known = {name: outcome["row"][name] for name in ("image_id", "patient", "study")}
-        refusal = {**refusal, **known, "patient_by": outcome["patient_by"]}
+        known |= {name: outcome[name] for name in ("patient_by", "perceptual", "split", "matched")}
+        refusal = {**refusal, **known}
         if self._thumbnails[refusal["reason"]] >= THUMBNAILS_PER_REASON:
             return refusal
         self._thumbnails[refusal["reason"]] += 1
@@ -208,7 +214,7 @@ class Curator:
         broken = broken_rule(film, self.settings, self.prepare)
         if broken is not None:
             return rejected(source, *broken)
-        near = self._near.first_near(bytes.fromhex(outcome["perceptual"])) if self._compares else None
+        near = self._near.first_near(bytes.fromhex(outcome["perceptual"]))
         if near is not None:
             detail = (
                 f"Nearly the same picture as {near[0]}, which is kept: {near[1]} of {HASH_BITS} bits differ."
@@ -216,14 +222,9 @@ class Curator:
             return {**rejected(source, "near_duplicate", detail), "like": near[0]}
         return None
 
-    @property
-    def _compares(self) -> bool:
-        """Images of a few pixels are too much alike."""
-        return min(self.prepare.size) >= _LEAST_HASHED_PX
-
     def _keep(self, outcome: Outcome) -> None:
         self._kept[_content(outcome)] = outcome["source"], _labels(outcome)
-        if self._compares and self.settings.near_duplicate_bits >= 0:
+        if self._near.bits >= 0:
             self._near.add(bytes.fromhex(outcome["perceptual"]), outcome["source"])
 
 
@@ -253,8 +254,7 @@ def broken_rule(
             "too_small",
             f"The film has {rows}x{columns} pixels; expected {settings.min_side_px} or more per side.",
         )
-    reached = size_inside((rows, columns), prepare.size)
-    if max(reached[0] / rows, reached[1] / columns) > settings.max_magnification:
+    if magnification((rows, columns), prepare) > settings.max_magnification:
         return "too_small", (
             f"The film has {rows}x{columns} pixels and would be enlarged more than "
             f"{settings.max_magnification:g} times; "
@@ -270,6 +270,18 @@ def broken_rule(
         if share > most:
             return "saturated", f"{share:.0%} of the film is cut off at {end}; expected {most:.0%} or less."
     return None
+
+
+def magnification(shape: tuple[int, int], prepare: PrepareSettings) -> float:
+    """How many times a film is enlarged, along the side where it is more.
+
+    Args:
+        shape: Its rows and columns.
+        prepare: What it is prepared with: the black borders of `pad` are none of it, and `crop` enlarges a part.
+    """
+    taken = size_inside(prepare.size, shape) if prepare.fit == "crop" else shape
+    reached = size_inside(shape, prepare.size) if prepare.fit == "pad" else prepare.size
+    return max(reached[0] / taken[0], reached[1] / taken[1])
 
 
 def to_thumbnail(light: NDArray[np.float32]) -> str:

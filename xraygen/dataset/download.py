@@ -111,7 +111,9 @@ def _write(folder: Path, content: bytes) -> None:
     """One film under its UID."""
     head = dcmread(DicomBytesIO(content), specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
     uid = re.sub(r"[^0-9.]", "", str(head.get("SOPInstanceUID", "")))[:64]
-    (folder / f"{uid}.dcm").write_bytes(content)
+    path = folder / f"{uid}.dcm"
+    path.write_bytes(content)
+    os.utime(path, (0, 0))  # fetched anew each time, so that its time says nothing; an ingest looks at it
 
 
 def _make_folder() -> tuple[Path, IO[str]]:

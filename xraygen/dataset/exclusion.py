@@ -1,6 +1,5 @@
 """Films whose consent was withdrawn: kept out, and found again in what was made with them."""
 
-import csv
 import json
 from collections.abc import Collection, Iterator, Sequence
 from logging import getLogger
@@ -9,11 +8,13 @@ from typing import NamedTuple
 
 import yaml
 
+from xraygen.dataset.curation import NearDuplicates
+from xraygen.dataset.exclusion_list import ExclusionList, is_named_by_uid, paths_of
 from xraygen.dataset.journal import Journal, Outcome
 from xraygen.dataset.manifest import read_manifest, read_rejected
 from xraygen.dataset.outcomes import Knowledge, rejected
-from xraygen.dataset.pseudonyms import Pseudonyms, crosswalk_path, read_crosswalk
-from xraygen.dataset.sources import SourceFile, naming_only, visible_folders
+from xraygen.dataset.pseudonyms import Pseudonyms, read_crosswalk
+from xraygen.dataset.sources import SourceFile, as_text, naming_only, visible_folders
 from xraygen.dataset.store import INFO_NAME, MANIFEST_NAME, REJECTED_NAME
 from xraygen.errors import UsageError
 from xraygen.films.transforms import PreparedFilm
@@ -24,115 +25,137 @@ _PROVENANCE = "provenance.json"
 _REPORT_MARK = "report.json"
 
 
-def read_exclusions(path: Path) -> frozenset[str]:
-    """Read a list of films to leave out.
-
-    Args:
-        path: A text file or CSV. Each line (of a CSV: its first cell) is a PatientID, a StudyInstanceUID, a
-            SOPInstanceUID, a file's name or path, or an image_id of manifest.csv or flags.csv or a source of
-            rejected.csv under the same key; lines that start with # are comments.
-
-    Raises:
-        UsageError: If it cannot be read or lists nothing.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(
-            f"--exclude {path} cannot be read; expected a text file in UTF-8, one film a line."
-        ) from None
-    entries = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    entries |= {_first_cell(line, separator) for line in entries for separator in ",;\t"}
-    entries -= {""}
-    if not entries:
-        raise UsageError(f"--exclude {path} lists nothing; expected a patient, study, film or path a line.")
-    return frozenset(entries)
-
-
-def _first_cell(line: str, separator: str) -> str:
-    """The first cell of one line: a quote that is left open in it must not swallow the patients of the next lines."""
-    try:
-        return next(csv.reader([line], delimiter=separator))[0].strip()
-    except csv.Error:  # a cell longer than any name
-        return ""
-
-
 def withdrawn(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outcome | None:
     """The outcome of a film that the list names, or None.
 
     Returns:
-        A rejection with the film's `image_id`, by which DATASETs under the same key know it, and whether it is
-        `withdrawn`, so that identical films are, too.
+        A rejection with the film's `image_id`, by which DATASETs under the same key know it; the `lines` of the list
+        that name it; whether it is `withdrawn`, so that its copies are, too, and then its `perceptual` hash; and, where
+        its patient or study is named, the pseudonyms of its `studies`.
     """
-    if not knowledge.excluded:
+    listed = knowledge.excluded
+    if not listed.entries:
         return None
     image_id = knowledge.pseudonyms.image(film.content_hash)
     source = knowledge.pseudonyms.source(str(file.name))
-    whose = {image_id, film.attributes.sop_instance_uid.strip()}
-    for facts in knowledge.said(file, film.attributes):  # each may know the patient by another number
-        whose |= {facts.patient, facts.study} if facts else set()
-    where = {source, str(file.path), str(file.name), file.path.name}
-    if not ((whose | where) - {""}) & knowledge.excluded:
-        return None
-    outcome = rejected(source, REASON, "The list of --exclude names the film, its study or its patient.")
-    # One that is named by its place may be a copy of which another is wanted.
-    return {**outcome, "image_id": image_id, "withdrawn": bool((whose - {""}) & knowledge.excluded)}
-
-
-def withdrawn_images(journal: Journal) -> frozenset[str]:
-    """The image_ids of films that the list names by patient, study, SOP Instance UID or image_id."""
-    return frozenset(
-        outcome["image_id"] for outcome in journal.all_outcomes() if outcome.get("withdrawn", False)
+    # Each may know the patient by another number.
+    said = [facts for facts in knowledge.said(file, film.attributes, contradicting=True) if facts]
+    studies = {facts.study for facts in said} - {""}
+    patients = {facts.patient for facts in said} | studies
+    whose = {image_id, film.attributes.sop_instance_uid.strip()} | patients
+    where = {source, str(file.name), *paths_of(file.path)}
+    of_film = listed.named(whose).union(*(listed.films.get(name, ()) for name in {image_id, *where}))
+    of_place = listed.named({*where, as_text(file.path.name)}).union(
+        *(listed.places.get(name, ()) for name in where)
     )
+    if not of_film | of_place:
+        return None
+    outcome = {
+        **rejected(source, REASON, "The list of --exclude names the film, its study or its patient."),
+        "image_id": image_id,
+        "lines": listed.lines_of(of_film | of_place),
+        "withdrawn": bool(of_film),
+    }
+    if listed.named(patients):
+        outcome["studies"] = [knowledge.pseudonyms.study(study) for study in sorted(studies)]
+    # One that is named by its place may be a copy of which another is wanted.
+    return {**outcome, "perceptual": film.look.perceptual.hex()} if of_film else outcome
 
 
-def unless_withdrawn(outcome: Outcome, withdrawn: Collection[str], gone: set[str]) -> Outcome:
+def copies_of_withdrawn(journal: Journal, bits: int) -> set[str]:
+    """The sources of all films that look like one whose patient, study or image is on the list, or like such a copy.
+
+    And of films without a patient that are of a study in which another film names a patient of the list.
+
+    Copies of copies are looked for until there is no more: which of several that are alike came first, and was kept,
+    must not decide.
+
+    Args:
+        journal: All outcomes.
+        bits: As `near_bits` gives them.
+    """
+    copies, images, studies, looks = set[str](), set[str](), set[str](), NearDuplicates(bits)
+
+    def remember(outcome: Outcome) -> None:
+        images.add(_image_id(outcome))
+        studies.update(outcome.get("studies", ()))
+        if "perceptual" in outcome:
+            looks.add(bytes.fromhex(outcome["perceptual"]), outcome["source"])
+
+    for outcome in journal.all_outcomes():
+        if outcome.get("withdrawn", False):
+            remember(outcome)
+    before = -1
+    while images and len(copies) > before:
+        before = len(copies)
+        for outcome in journal.all_outcomes():
+            undecided = outcome.get("reason") != REASON and outcome["source"] not in copies
+            alike = _image_id(outcome) in images or _is_near(outcome, looks)
+            if undecided and (alike or _is_of_nobody_in(outcome, studies)):
+                copies.add(outcome["source"])
+                remember(outcome)
+    return copies
+
+
+def _image_id(outcome: Outcome) -> str:
+    """The image_id of a film, or "" of one that could not be read."""
+    return str(outcome.get("row", outcome).get("image_id", ""))
+
+
+def _is_near(outcome: Outcome, looks: NearDuplicates) -> bool:
+    return "perceptual" in outcome and looks.first_near(bytes.fromhex(outcome["perceptual"])) is not None
+
+
+def _is_of_nobody_in(outcome: Outcome, studies: Collection[str]) -> bool:
+    """Whether a film names no patient itself, and is of one of some studies."""
+    study = outcome.get("row", outcome).get("study", "")
+    return outcome.get("patient_by", "patient") != "patient" and study in studies
+
+
+def unless_withdrawn(outcome: Outcome, copies: Collection[str]) -> Outcome:
     """A film's outcome once all films have been read: `excluded` for what looks like a withdrawn one.
 
     Args:
         outcome: What the film came to when it was read.
-        withdrawn: What `withdrawn_images` found.
-        gone: Sources of the films that were turned away here, in order; this one is added if it is.
+        copies: What `copies_of_withdrawn` found.
     """
-    image_id = outcome.get("row", outcome).get("image_id", "")
-    if outcome.get("reason") == REASON or not (image_id in withdrawn or outcome.get("like") in gone):
+    if outcome["source"] not in copies:
         return outcome
-    gone.add(outcome["source"])
-    detail = "The same or nearly the same picture as a film that the list of --exclude names."
-    return {**rejected(outcome["source"], REASON, detail), "image_id": image_id}
+    detail = "A copy of a film that the list of --exclude names, or another film of such a patient's study."
+    return {**rejected(outcome["source"], REASON, detail), "image_id": _image_id(outcome)}
 
 
-def with_sources(entries: Collection[str], key: Path) -> frozenset[str]:
-    """A list, and the sources of the films whose image_id is on it.
-
-    Args:
-        entries: What `read_exclusions` read.
-        key: The key's file. Its crosswalk knows the film even if it has another image_id now: that depends on how
-            coarsely JPEG 2000 is decoded.
-    """
-    if not entries or not crosswalk_path(key).exists():
-        return frozenset(entries)
-    crosswalk = read_crosswalk(key)
-    return frozenset({*entries, *crosswalk.loc[crosswalk["image_id"].isin({*entries}), "source"]})
+def lines_without_film(listed: ExclusionList, journal: Journal) -> int:
+    """How many lines of a list name no film that could be read."""
+    if not listed.entries:
+        return 0
+    named = {line for outcome in journal.all_outcomes() for line in outcome.get("lines", ())}
+    return len(listed.lines - named)
 
 
 def pseudonyms_of_excluded(
-    entries: Collection[str], pseudonyms: Pseudonyms, key: Path, dataset: Path
+    listed: ExclusionList, pseudonyms: Pseudonyms, key: Path, dataset: Path, files: Sequence[SourceFile]
 ) -> frozenset[str]:
     """All that the excluded films may be called in the manifests of DATASETs under the same key.
 
     Args:
-        entries: What `read_exclusions` read.
+        listed: What `read_exclusions` read.
         pseudonyms: Those of the key.
         key: The key's file, whose crosswalk lies beside it.
         dataset: The DATASET that was just made without the films.
+        files: All files that it was made of.
     """
+    entries, known = listed.entries.keys(), listed.known_to(pseudonyms, key)
     names = {pseudonyms.patient(entry) for entry in entries} | {pseudonyms.study(entry) for entry in entries}
-    refused = read_rejected(dataset / REJECTED_NAME)
-    sources = set(refused.loc[refused["reason"] == REASON, "source"])
+    rejections = read_rejected(dataset / REJECTED_NAME)
+    sources = set(rejections.loc[rejections["reason"] == REASON, "source"])
+    paths = {file.path_text for file in files if pseudonyms.source(str(file.name)) in sources}
     crosswalk = read_crosswalk(key)
-    images = set(crosswalk.loc[crosswalk["source"].isin(sources), "image_id"]) - {""}
-    return frozenset({*entries} | names | sources | images)
+    # A source alone is no name: another tree, of another patient, may have a film at the same relative path.
+    of_films = crosswalk["path"].isin(paths | known.films.keys() | known.places.keys())
+    of_films |= crosswalk["source"].isin(sources) & crosswalk["path"].map(is_named_by_uid).astype(bool)
+    images = set(crosswalk.loc[of_films, "image_id"]) - {""}
+    return frozenset((entries - {*crosswalk["source"]}) | names | images)
 
 
 def datasets_with(names: Collection[str], folders: Sequence[Path]) -> dict[Path, str]:

@@ -5,7 +5,6 @@ DATASET, shard by shard, and becomes the DATASET at the end, in one rename. The 
 same bytes, however often the work was interrupted and however many processes did it.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -16,16 +15,17 @@ import numpy as np
 import pandas as pd
 
 from xraygen import __version__
-from xraygen.atomic import atomic_folder, remove_leftovers_of, sha256_of, sole_writer, write_json
-from xraygen.dataset.checks import check, is_dataset
+from xraygen.atomic import atomic_folder, remove_leftovers_of, sole_writer, write_json
+from xraygen.dataset.checks import check
+from xraygen.dataset.curation import near_bits
 from xraygen.dataset.exclusion import (
+    copies_of_withdrawn,
     datasets_with,
+    lines_without_film,
     made_with,
     pseudonyms_of_excluded,
-    read_exclusions,
-    with_sources,
-    withdrawn_images,
 )
+from xraygen.dataset.exclusion_list import NOTHING, read_exclusions
 from xraygen.dataset.flags import FLAGS_NAME, flag_counts, write_flags
 from xraygen.dataset.ingest_settings import IngestSettings, IngestSummary
 from xraygen.dataset.journal import Journal, open_journal
@@ -33,15 +33,15 @@ from xraygen.dataset.labels import Facts, LabelTable, Layout, label_files, layou
 from xraygen.dataset.manifest import read_rejected, write_manifest, write_rejected
 from xraygen.dataset.outcomes import Knowledge
 from xraygen.dataset.overview import write_overview
+from xraygen.dataset.plan import Plan, is_done, plan_of
 from xraygen.dataset.pseudonyms import (
-    Pseudonyms,
     crosswalk_path,
     default_key_path,
     open_key,
     write_crosswalk,
 )
 from xraygen.dataset.reading import read_films
-from xraygen.dataset.sources import SourceFile, list_sources
+from xraygen.dataset.sources import Listing, SourceFile, look_through
 from xraygen.dataset.spacing import nominal_spacing
 from xraygen.dataset.split import chosen_splits, empty_splits, parse_fractions, split_patients
 from xraygen.dataset.store import (
@@ -70,16 +70,22 @@ def files_to_read(sources: Sequence[str | Path], out: Path, settings: IngestSett
         UsageError: If a source does not exist, or as `check`.
         XraygenError: If the sources hold no file.
     """
+    return _listing(sources, out, settings).files
+
+
+def _listing(sources: Sequence[str | Path], out: Path, settings: IngestSettings) -> Listing:
+    """`files_to_read`, and how many folders were passed over."""
     check(out, settings)
     key = settings.key or default_key_path(out)
     own = [out, key, crosswalk_path(key), *label_files(settings.labels, settings.label_preset)]
     own += [settings.exclude] if settings.exclude else []
-    files = list_sources(sources, own)
-    if not files:
+    listing = look_through(sources, own)
+    if not listing.files:
         raise XraygenError(
-            f"{', '.join(map(str, sources))} holds no file; give the folder that holds the films."
+            f"{', '.join(map(str, sources))} holds no file; give the folder that holds the films, and by its own name "
+            "one that xraygen made."
         )
-    return files
+    return listing
 
 
 def read_label_table(settings: IngestSettings, files: Sequence[SourceFile]) -> LabelTable | None:
@@ -123,25 +129,25 @@ def ingest(
         OSError: If the disk is full or fails, or a film that was listed is gone; nothing is left under the name `out`.
     """
     out = Path(out)
-    files = files_to_read(sources, out, settings)
+    files, passed_over = _listing(sources, out, settings)
     key_path = settings.key or default_key_path(out)
     table = read_label_table(settings, files)
-    excluded = read_exclusions(settings.exclude) if settings.exclude else frozenset()
+    excluded = read_exclusions(settings.exclude) if settings.exclude else NOTHING
     pseudonyms = open_key(key_path)
-    plan = _plan(files, settings, pseudonyms)
-    already_done = _is_done(out, plan)
+    plan = plan_of(files, settings, pseudonyms)
+    already_done = is_done(out, plan)
     if already_done:
         Journal(_work_of(out)).remove()  # what a run left that was killed while it removed it
     else:
         names = _label_names(settings.layout, table)
-        unwanted = with_sources(excluded, key_path)
+        unwanted = excluded.known_to(pseudonyms, key_path)
         knowledge = Knowledge(pseudonyms, settings.layout, table, names, unwanted)
         pool = settings.workers if executor is None else executor
         already_done = _work_alone(files, out, key_path, settings, knowledge, plan, pool, report)
-    summary = _summarise(out, key_path, settings, table, already_done)
+    summary = _summarise(out, key_path, settings, table, already_done, passed_over)
     if not settings.also_search:
         return summary
-    names_of_excluded = pseudonyms_of_excluded(excluded, pseudonyms, key_path, out)
+    names_of_excluded = pseudonyms_of_excluded(excluded, pseudonyms, key_path, out, files)
     datasets = datasets_with(names_of_excluded, settings.also_search)
     made = made_with(set(datasets.values()), settings.also_search)
     return replace(summary, made_with_excluded=tuple(map(str, [*datasets, *made])))
@@ -159,31 +165,6 @@ def _no_row_matches(settings: IngestSettings) -> str:
     )
 
 
-def _plan(files: Sequence[SourceFile], settings: IngestSettings, pseudonyms: Pseudonyms) -> str:
-    """A keyed hash over all that decides what the DATASET holds."""
-    sizes = [(str(file.name), file.size_bytes) for file in files]
-    lists = [
-        *label_files(settings.labels, settings.label_preset),
-        *([settings.exclude] if settings.exclude else []),
-    ]
-    labels = [sha256_of(file) for file in lists]
-    # The time for a file may decide whether it gets in.
-    decisive = [__version__, FORMAT_VERSION, settings.to_json(), settings.seconds_per_file, labels, sizes]
-    return pseudonyms.keyed_hash("plan", json.dumps(decisive))
-
-
-def _is_done(out: Path, plan: str) -> bool:
-    """Whether `out` is what this plan gives; anything else there is refused."""
-    if not is_dataset(out):
-        return False
-    if open_dataset(out).info.settings.get("plan") != plan:
-        raise UsageError(
-            f"{out} was made from other files, settings or labels, or by another xraygen; choose another --out, or "
-            "delete it first."
-        )
-    return True
-
-
 def _work_of(out: Path) -> Path:
     """The hidden folder of the work that is under way."""
     return out.with_name(f".{out.name}.ingest")
@@ -195,7 +176,7 @@ def _work_alone(
     key: Path,
     settings: IngestSettings,
     knowledge: Knowledge,
-    plan: str,
+    plan: Plan,
     pool: Executor | int | None,
     report: Report,
 ) -> bool:
@@ -203,10 +184,10 @@ def _work_alone(
     work = _work_of(out)
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     with sole_writer(work):
-        already_done = _is_done(out, plan)
+        already_done = is_done(out, plan)
         if not already_done:
             _make_room(out)
-            journal = open_journal(work, plan)
+            journal = open_journal(work, plan.plan + plan.states)
             limits = Limits(settings.seconds_per_file)
             read_films(
                 *(files, settings.prepare, knowledge, journal, pool, report, limits),
@@ -238,10 +219,11 @@ def _make_dataset(
     settings: IngestSettings,
     knowledge: Knowledge,
     journal: Journal,
-    plan: str,
+    plan: Plan,
 ) -> None:
     """Complete journal -> crosswalk and DATASET."""
-    counted = tally(journal, withdrawn_images(journal) if knowledge.excluded else ())
+    bits = near_bits(settings.curation, settings.prepare)
+    counted = tally(journal, copies_of_withdrawn(journal, bits) if knowledge.excluded.entries else ())
     assert counted.seen == len(files)
     _check_usable(counted, settings, journal)
     write_crosswalk(key, pd.DataFrame({**counted.names, "path": [file.path_text for file in files]}))
@@ -274,17 +256,20 @@ def _assemble(
     settings: IngestSettings,
     knowledge: Knowledge,
     journal: Journal,
-    plan: str,
+    plan: Plan,
 ) -> None:
     """Journal -> DATASET, in one rename."""
     manifest = counted.manifest_table()
     assert manifest["image_id"].is_unique
     patients, column = counted.manifest["patient"], settings.split_column
-    chosen = chosen_splits(patients, counted.splits, column) if column else {}
+    chosen = chosen_splits(*counted.split_words(), column) if column else {}
     manifest["split"] = split_patients(
         patients, parse_fractions(settings.split), knowledge.pseudonyms, chosen
     )
     by_key = {"patients_split_by_key": len({*patients} - {*chosen})} if column else {}
+    unmatched = lines_without_film(knowledge.excluded, journal)
+    counts = {"exclude_lines_without_film": unmatched, "studies_of_two_patients": counted.torn_studies}
+    told = {**by_key, **{name: count for name, count in counts.items() if count}}
     rejected = len(counted.rejected["reason"])
     assert counted.seen == counted.accepted + rejected
     remove_leftovers_of(out)
@@ -301,7 +286,7 @@ def _assemble(
             size=settings.prepare.size,
             bits=settings.prepare.bits,
             channels=1,
-            settings={**settings.to_json(), **by_key, **_spacing(manifest, settings.prepare), "plan": plan},
+            settings={**settings.to_json(), **told, **_spacing(manifest, settings.prepare), **plan.to_json()},
             counts={"seen": counted.seen, "accepted": counted.accepted, "rejected": rejected},
             label_names=knowledge.label_names,
             content_sha256=content_sha256(aside),
@@ -332,7 +317,12 @@ def _write_images(path: Path, journal: Journal, kept: Sequence[bool], prepare: P
 
 
 def _summarise(
-    out: Path, key: Path, settings: IngestSettings, table: LabelTable | None, already_done: bool
+    out: Path,
+    key: Path,
+    settings: IngestSettings,
+    table: LabelTable | None,
+    already_done: bool,
+    passed_over: int,
 ) -> IngestSummary:
     """What the DATASET says about itself."""
     dataset = open_dataset(out)
@@ -355,12 +345,22 @@ def _summarise(
         already_done=already_done,
         flags=dataset.info.flags,
         views=dict(Counter(manifest["view"]).most_common()),
-        notes=_notes(settings, table, dataset.info, {split: int(patients.get(split, 0)) for split in SPLITS}),
+        notes=_notes(
+            settings,
+            table,
+            dataset.info,
+            {split: int(patients.get(split, 0)) for split in SPLITS},
+            passed_over,
+        ),
     )
 
 
 def _notes(
-    settings: IngestSettings, table: LabelTable | None, info: DatasetInfo, patients: Mapping[str, int]
+    settings: IngestSettings,
+    table: LabelTable | None,
+    info: DatasetInfo,
+    patients: Mapping[str, int],
+    passed_over: int,
 ) -> tuple[str, ...]:
     """What was decided for the user, or by chance."""
     notes = []
@@ -369,5 +369,22 @@ def _notes(
     by_key = info.settings.get("patients_split_by_key", 0)
     if by_key:
         notes.append(f"the split column is silent on {by_key} patients, whom the key and --split divided")
+    unmatched = info.settings.get("exclude_lines_without_film", 0)
+    if unmatched:
+        notes.append(
+            f"lines of the list of --exclude that name no film that could be read: {unmatched}; compare how they are "
+            "written with the films' identifiers and paths"
+        )
+    torn = info.settings.get("studies_of_two_patients", 0)
+    if torn:
+        notes.append(
+            f"studies whose films name two patients or more, and that may be in two splits: {torn}; their films that "
+            "name none keep to themselves (manifest.csv shows one study with several patients)"
+        )
+    if passed_over:
+        notes.append(
+            f"folders that xraygen made, and whose pictures were not read: {passed_over}; name one as a SOURCE to read "
+            "them"
+        )
     empty = empty_splits(patients, parse_fractions(settings.split)) if not settings.split_column else ""
     return (*notes, empty) if empty else tuple(notes)

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from xraygen.dataset.allowed import OLDEST
+
 MOST_WORDS = 64
 """A label has no more different words than this."""
 _FEW_TEXTS = 20  # so many texts, all different, may be the findings of a small table
@@ -42,6 +44,19 @@ _ROMANCE = (
 _DUTCH = r"(^|_)naam(_|$)|(achter|voor)naam|geboorte|(^|_)adres(_|$)|straat|huisarts"
 _NEVER_A_LABEL = re.compile("|".join((_ENGLISH, _GERMAN, _ROMANCE, _DUTCH)))
 
+_DURATION = "".join(rf"(?<!{what}_)" for what in ("exposure", "survival", "bleeding", "prothrombin"))
+_TIME_OF_DAY = re.compile(
+    rf"(^|_){_DURATION}(time(?!_(to|since|until|after)_)|heure|hora|ora|orario|tijd|tijdstip)(_|$)|uhrzeit(_|$)"
+    r"|^(study|series|acquisition|content)time$|(untersuchungs|aufnahme)zeit(punkt)?(_|$)"
+)
+_AGE = "(age|alter|edad|idade|leeftijd|eta)"
+_AN_AGE = re.compile(rf"(^|_)(?<!bone_)(?<!gestational_){_AGE}(_|$)")
+_AT_THE_FILM = (
+    "(patients?|patienten|pat|study|exam|examination|acquisition|admission|imaging|scan|visit|untersuchung|studie|aufnahme"
+    "|at|of|the|in|on|bei|zum|der|years?|yrs?|y|jahren?|j|ans|anos|anni|jaar)"
+)
+_AGE_AT_THE_FILM = re.compile(rf"({_AT_THE_FILM}_)*(patient(en|s)?)?{_AGE}(_{_AT_THE_FILM})*")
+
 _NUMBER = re.compile(r"[<>≤≥~]?\s*[-+]?(\d+([.,]\d+)?|[.,]\d+)(e[-+]?\d+)?\s*%?", re.IGNORECASE)
 _DAY_AND_MONTH = r"(?<!\d)\d{1,2}\s*[./-]\s*\d{1,2}\s*[./-]\s*(\d{4}|\d{2})(?!\d)"
 _MONTH_IN_LETTERS = r"(?<!\d)\d{1,2}[. -]+[^\W\d_]{3,}[. -]+\d{4}(?!\d)"
@@ -49,6 +64,9 @@ _ISO = r"(?<!\d)(1[89]|2[01])\d\d[./-]\d{1,2}[./-]\d{1,2}(?!\d)"
 _DICOM_DATE = r"^(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d{6}(\.\d+)?)?$"
 _CLOCK = r"^(\d{2}:\d{2}|\d{1,2}:\d{2}:\d{2}(\.\d+)?)$"
 _MOMENT = re.compile("|".join((_DAY_AND_MONTH, _MONTH_IN_LETTERS, _ISO, _DICOM_DATE, _CLOCK)))
+_TIME_OF_DICOM = re.compile(r"([01]\d|2[0-3])[0-5]\d[0-5]\d[.,]\d+")
+"""084015.14 is 8:40:15 (PS3.5 6.2, TM); without a fraction it has the digits of an identifier."""
+_AS_LONG = re.compile(r"\d{6}[.,]\d+")
 _PERSON = re.compile(r"[^\W\d_]\^[^\W\d_]|\w@\w")
 """A name as DICOM writes it, or an e-mail address."""
 
@@ -63,8 +81,38 @@ def plain(column: str) -> str:
 
 def may_name_a_patient(column: str) -> bool:
     """Whether a column's name is that of a name, date, number or address; AcquisitionDate is acquisition_date too."""
+    return any(_NEVER_A_LABEL.search(name) for name in _spellings(column))
+
+
+def names_the_age_at_the_film(column: str) -> bool:
+    """Whether a column's name is that of a patient's age in years: `Age (years)`, `AgeAtStudy`, not `age_group`."""
+    return any(_AGE_AT_THE_FILM.fullmatch(name) for name in _spellings(column))
+
+
+def may_be_a_label(column: str, values: Sequence[str]) -> bool:
+    """`looks_like_a_label`, and neither called a time of day nor an age that is one of 90 and more.
+
+    Args:
+        column: Its name.
+        values: The column, row by row; "" where it is silent.
+    """
+    names = _spellings(column)
+    if any(_TIME_OF_DAY.search(name) for name in names):
+        return False
+    an_age = any(_AN_AGE.search(name) or _AGE_AT_THE_FILM.fullmatch(name) for name in names)
+    return not (an_age and any(map(_is_old, values))) and looks_like_a_label(values)
+
+
+def _spellings(column: str) -> tuple[str, str]:
+    """AcquisitionDate as acquisitiondate and acquisition_date."""
     words = re.sub(r"(?<=[a-zäöüß0-9])(?=[A-ZÄÖÜ])", "_", column)
-    return any(_NEVER_A_LABEL.search(plain(name)) for name in (column, words))
+    return plain(column), plain(words)
+
+
+def _is_old(value: str) -> bool:
+    """Whether it is an age that only a pool of the oldest may show: 93, 093Y, 93,5, and 1116 of months."""
+    match = re.fullmatch(r"(\d{1,9})([.,]\d+)?\s*[a-z]*", value, re.IGNORECASE)
+    return match is not None and int(match[1]) >= OLDEST
 
 
 def looks_like_a_label(values: Sequence[str]) -> bool:
@@ -83,7 +131,7 @@ def looks_like_a_label(values: Sequence[str]) -> bool:
         values: The column, row by row; "" where it is silent.
     """
     filled = [value for value in values if value]
-    if 10 * sum(_MOMENT.search(value) is not None for value in filled) > len(filled):
+    if 10 * _count_moments(filled) > len(filled):
         return False
     if any(_PERSON.search(value) or _is_free_text(value) for value in filled):
         return False
@@ -93,6 +141,15 @@ def looks_like_a_label(values: Sequence[str]) -> bool:
     texts = {value for value in filled if not _NUMBER.fullmatch(value)}
     words = {word.strip() for text in texts for word in text.split("|")}
     return len(words) <= MOST_WORDS and (len(texts) < _FEW_TEXTS or 2 * len(texts) <= len(filled))
+
+
+def _count_moments(filled: Sequence[str]) -> int:
+    """How many values hold a date or a time of day."""
+    as_long = [value for value in filled if _AS_LONG.fullmatch(value)]
+    times = sum(_TIME_OF_DICOM.fullmatch(value) is not None for value in as_long)
+    # Of measured numbers as long, some read as times by chance: nearly all do where they are times.
+    in_dicoms_form = times if 10 * times > 9 * len(as_long) else 0
+    return in_dicoms_form + sum(_MOMENT.search(value) is not None for value in filled)
 
 
 def _is_free_text(value: str) -> bool:

@@ -59,9 +59,11 @@ def companion_files(labels: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for what in ("metadata", "split"):
         name = re.sub(r"(mimic-cxr-[\d.]+-)(chexpert|negbio)", rf"\g<1>{what}", labels.name)
-        for path in (labels.with_name(name), labels.with_name(name.removesuffix(".gz"))):
-            if path != labels and path.is_file():
-                found.setdefault(what, path)
+        if name == labels.name:
+            continue
+        for other in (name, name.removesuffix(".gz"), f"{name}.gz"):  # packed as the labels are, or otherwise
+            if (labels.with_name(other)).is_file():
+                found.setdefault(what, labels.with_name(other))
     return found
 
 
@@ -170,7 +172,7 @@ def _mimic(file: Path, table: pd.DataFrame, companions: Mapping[str, pd.DataFram
     if "metadata" not in companions:
         raise UsageError(
             f"{file} has labels of studies and not of images; put MIMIC-CXR's metadata file "
-            "(mimic-cxr-2.0.0-metadata.csv) beside it."
+            "(mimic-cxr-2.0.0-metadata.csv or .csv.gz) beside it."
         )
     names = {"dicom_id": "image_id", "study_id": "study", "subject_id": "patient", "ViewPosition": "view"}
     images = _columns(companions["metadata"], names)

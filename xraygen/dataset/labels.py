@@ -1,8 +1,6 @@
 """What is known of a film besides its pixels: a CSV's rows, or what the names of folders and files say."""
 
-import gzip
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,9 +8,12 @@ from typing import Literal
 
 import pandas as pd
 
-from xraygen.dataset.label_guess import looks_like_a_label, may_name_a_patient, plain
-from xraygen.dataset.label_matching import PER_GROUP, PER_IMAGE, keys_of_film, row_by_key
+from xraygen.dataset.allowed import coded_view
+from xraygen.dataset.label_csv import read_csv
+from xraygen.dataset.label_guess import may_be_a_label, may_name_a_patient
+from xraygen.dataset.label_matching import BY_IDENTIFIER, PER_GROUP, PER_IMAGE, keys_of_film, row_by_key
 from xraygen.dataset.label_presets import LabelPreset, apply_preset, companion_files, detect_preset
+from xraygen.dataset.label_roles import roles_of
 from xraygen.dataset.manifest import manifest_columns
 from xraygen.dataset.sources import as_text
 from xraygen.dataset.split import parse_split
@@ -22,24 +23,6 @@ Layout = Literal["folders", "kermany"]
 LAYOUTS: tuple[Layout, ...] = ("folders", "kermany")
 PresetChoice = Literal["auto", "none"] | LabelPreset
 
-_ROLES: Mapping[str, tuple[str, ...]] = {
-    "path": (
-        *("path", "file", "file_name", "filename", "image", "image_path", "image_index"),
-        *("pfad", "datei", "dateiname"),
-    ),
-    "image_id": ("image_id", "imageid", "dicom_id"),
-    "instance": ("sopinstanceuid", "sop_instance_uid"),
-    "study": ("study", "study_id", "studyid", "study_uid", "studyinstanceuid", "study_instance_uid"),
-    "accession": ("accession", "accession_number", "accessionnumber"),
-    "patient": (
-        *("patient", "patient_id", "patientid", "subject", "subject_id", "patienten_id", "patientenid"),
-        *("patientennummer", "patienten_nr", "patientennr"),
-    ),
-    "sex": ("sex", "gender", "patient_sex", "patient_gender", "patientsex", "patientgender", "geschlecht"),
-    "age": ("age", "patient_age", "patientage", "alter"),
-    "view": ("view", "view_position", "viewposition", "projection", "ap_pa"),
-}
-_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _SEXES = {
     **dict.fromkeys(("m", "male", "männlich", "maennlich"), "M"),
     **dict.fromkeys(("f", "female", "w", "weiblich"), "F"),
@@ -65,6 +48,10 @@ class Facts:
     split: str = ""
     """The split that a column names for it, in the column's own word."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    instance: str = field(default="", compare=False)
+    """The SOP Instance UID that a row names; rows that differ in it alone say the same."""
+    patient_by_name: bool = field(default=False, compare=False)
+    """Whether only the name of a file says who the patient is, which a row may know better."""
 
     def filled_from(self, other: "Facts") -> "Facts":
         """These facts, and the other's where these are silent."""
@@ -74,10 +61,40 @@ class Facts:
             accession=self.accession or other.accession,
             sex=self.sex or other.sex,
             age=other.age if self.age is None else self.age,
-            view=self.view or other.view,
+            view=_clearer_view(self.view, other.view),
             split=self.split or other.split,
             labels={**other.labels, **{name: value for name, value in self.labels.items() if value}},
+            instance=self.instance or other.instance,
+            patient_by_name=self.patient_by_name if self.patient else other.patient_by_name,
         )
+
+    def contradicts(self, film: "Facts", instance: str) -> bool:
+        """Whether this row names another patient, study or SOP Instance UID than a film does.
+
+        Patients' numbers that Excel or pandas wrote (4711 or 4711.0 of 004711) are none other; neither is a study's
+        number another study than a UID.
+
+        Args:
+            film: What the film itself and its layout say.
+            instance: Its SOP Instance UID, or "".
+        """
+        patients = ("", "") if film.patient_by_name else (_bare(self.patient), _bare(film.patient))
+        studies = (self.study, film.study) if _is_uid(self.study) and _is_uid(film.study) else ("", "")
+        pairs = (patients, studies, (self.instance, instance))
+        return any(said and own and said != own for said, own in pairs)
+
+
+def _clearer_view(first: str, second: str) -> str:
+    """The first view that is one, or else the first text: THORAX PA must not hide that a CSV says PA."""
+    return next((view for view in (first, second) if coded_view(view)), first or second)
+
+
+def _bare(patient: str) -> str:
+    return re.sub(r"^0+(?=.)|\.0$", "", patient.casefold())
+
+
+def _is_uid(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+){2,}", text) is not None
 
 
 _ARCHIVE = re.compile(r"\.(zip|tar|(tar\.|t)(gz|xz|bz2))$", re.IGNORECASE)
@@ -112,7 +129,8 @@ def facts_from_layout(path: Path, layout: Layout | None) -> Facts:
     sick = re.match(r"(person\d+)_(bacteria|virus)_", path.name)
     well = re.match(r"(?:NORMAL2-)?(IM-\d+)-", path.name)
     patient = sick[1] if sick else well[1] if well else ""
-    return Facts(patient=patient, labels={"finding": finding, "cause": sick[2] if sick else ""})
+    labels = {"finding": finding, "cause": sick[2] if sick else ""}
+    return Facts(patient=patient, labels=labels, patient_by_name=True)
 
 
 @dataclass(frozen=True)
@@ -129,20 +147,24 @@ class LabelTable:
     preset: LabelPreset | None = None
     """The convention by which it was read."""
 
-    def row_of(self, path: Path, relative: PurePosixPath, known: Facts, instance: str) -> Facts | None:
+    def row_of(
+        self, path: Path, relative: PurePosixPath, known: Facts, instance: str, *, contradicting: bool = False
+    ) -> Facts | None:
         """The row that speaks of a film.
 
-        Tried in this order: path, image_id, SOP Instance UID; where the CSV has no column for any of these, study,
-        or else Accession Number, or else patient; patient also for films without an Accession Number, where all rows
-        of the patient say the same. A path matches if all of it ends the film's path, or if all of the film's relative
-        path ends it, with or without the image's suffix: a row `b/1.png` does not speak of the film `a/1.png`, a row
-        `1.png` or `1` does.
+        Tried in this order: SOP Instance UID, path, image_id; where the CSV has no column for any of these, study, or
+        else Accession Number, or else patient; patient also for films without an Accession Number, where all rows of
+        the patient say the same. A path matches if all of it ends the film's path, with or without the image's suffix:
+        a row `b/1.png` does not speak of the film `a/1.png`, a row `1.png` or `1` does. Folders that all rows begin
+        with may be called otherwise on this disk, as long as a folder and all of the film's relative path agree. A
+        row found by a name does not speak of a film that it contradicts, but for those of public collections.
 
         Args:
             path: The film's absolute path.
             relative: Its path relative to the sources.
             known: What the film itself and its layout say.
             instance: Its SOP Instance UID, or "".
+            contradicting: Whether a row that contradicts the film counts too.
 
         Returns:
             The row, or None if there is none.
@@ -150,10 +172,15 @@ class LabelTable:
         own = {"instance": instance, **{way: getattr(known, way) for way in PER_GROUP}}
         if known.accession and "accession" in self.keys:  # else a row of another examination might speak
             del own["patient"]
+        # Public collections give each image a name of its own, and patients numbers that their DICOMs may lack.
+        sure = BY_IDENTIFIER if self.preset is None else (*BY_IDENTIFIER, *self.keys)
         for way, key in keys_of_film(path, relative, own):
-            row = self.keys.get(way, {}).get(key)
-            if row is not None:
-                return self.rows[row]
+            number = self.keys.get(way, {}).get(key)
+            if number is None:
+                continue
+            row = self.rows[number]
+            if contradicting or way in sure or not row.contradicts(known, instance):
+                return row
         return None
 
 
@@ -176,18 +203,18 @@ def read_labels(
         UsageError: If the file is missing, no CSV, has no column to match films by, lacks a wanted column, says two
             different things about one image, or puts a patient into two splits.
     """
-    written = _read_table(file)
+    written = read_csv(file)
     convention = detect_preset(written.columns) if preset == "auto" else None if preset == "none" else preset
     table = written
     if convention is not None:
-        beside = {what: _read_table(path) for what, path in companion_files(file).items()}
+        beside = {what: read_csv(path) for what, path in companion_files(file).items()}
         table = apply_preset(convention, file, written, beside if convention == "mimic" else {})
     splits = _splits(file, written, table, split_column)
     if split_column is not None or convention == "mimic":
         table = table.drop(
             columns=[split_column, "split"] if convention == "mimic" else split_column, errors="ignore"
         )
-    roles = {column: _ROLE_OF.get(plain(column)) for column in table.columns}
+    roles = roles_of(table.columns)
     if not set(roles.values()) & {*PER_IMAGE, *PER_GROUP}:
         raise UsageError(
             f"{file} has no column to match films by; name one path, image_id, SOPInstanceUID, study, accession or "
@@ -248,26 +275,6 @@ def _check_splits(file: Path, rows: Sequence[Facts]) -> None:
             )
 
 
-def _read_table(file: Path) -> pd.DataFrame:
-    """All columns as stripped text."""
-    try:
-        opener = gzip.open if file.suffix.lower() == ".gz" else open
-        with opener(file, "rt", encoding="utf-8-sig") as lines:
-            header = lines.readline()
-        unquoted = re.sub(r'"[^"]*"', "", header)
-        separator = max(",;\t", key=unquoted.count)
-        table = pd.read_csv(
-            file, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
-    except UnicodeDecodeError:
-        raise UsageError(
-            f"--labels {file} is not UTF-8; in Excel save it as 'CSV UTF-8', or use iconv -f WINDOWS-1252 -t UTF-8."
-        ) from None
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise UsageError(f"--labels {file} cannot be read as CSV: {' '.join(str(error).split())}") from None
-    return table.assign(**{column: table[column].str.strip() for column in table.columns})
-
-
 def _choose_labels(
     file: Path, table: pd.DataFrame, roles: Mapping[str, str | None], label_columns: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
@@ -278,7 +285,7 @@ def _choose_labels(
     if label_columns is not None:
         _check_wanted(file, label_columns, nameable, private)
         return [column for column in nameable if column in label_columns], private
-    wanted = [column for column in nameable if looks_like_a_label(list(table[column]))]
+    wanted = [column for column in nameable if may_be_a_label(column, list(table[column]))]
     return wanted, [column for column in candidates if column not in wanted]
 
 
@@ -318,6 +325,7 @@ def _facts_of_row(
         view=first("view").upper(),
         split=split,
         labels={_label_name(column): row[column] for column in label_columns},
+        instance=first("instance"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xraygen.dataset.allowed import coded_photometric, coded_sex, coded_view, plausible_spacing, pooled_age
+from xraygen.dataset.exclusion_list import NOTHING, ExclusionList
 from xraygen.dataset.journal import Outcome
 from xraygen.dataset.labels import Facts, LabelTable, Layout, facts_from_layout
 from xraygen.dataset.pseudonyms import Pseudonyms
@@ -23,8 +24,6 @@ _VANISHED = (
     "a film that was listed is not there any more: mount its disk again, or keep the films in place, and run the same "
     "command again"
 )
-PATIENT_BY = ("image", "study", "patient")
-"""What a film's pseudonym of a patient is made of: itself, where nothing is known, its study, or the patient."""
 _SHORT_NAME = 4  # "7" or "IM" in a sentence names nobody
 
 
@@ -36,7 +35,7 @@ class Knowledge:
     layout: Layout | None
     table: LabelTable | None
     label_names: tuple[str, ...]
-    excluded: frozenset[str] = frozenset()
+    excluded: ExclusionList = NOTHING
     """Patients, studies, films and paths whose consent was withdrawn."""
 
     def facts(self, file: SourceFile, attributes: FilmAttributes) -> tuple[Facts, bool]:
@@ -47,8 +46,13 @@ class Knowledge:
         own, row, named = self.said(file, attributes)
         return own.filled_from(row or Facts()).filled_from(named), row is not None
 
-    def said(self, file: SourceFile, attributes: FilmAttributes) -> tuple[Facts, Facts | None, Facts]:
-        """What the film itself, the CSV (None where it has no row for it) and the names of folder and file say."""
+    def said(
+        self, file: SourceFile, attributes: FilmAttributes, *, contradicting: bool = False
+    ) -> tuple[Facts, Facts | None, Facts]:
+        """What the film itself, the CSV (None where it has no row for it) and the names of folder and file say.
+
+        A row that names another patient than the film does counts only where `contradicting` is given.
+        """
         own = Facts(
             patient=attributes.patient_id.strip(),
             study=attributes.study_uid.strip(),
@@ -61,7 +65,8 @@ class Knowledge:
         if self.table is None:
             return own, None, named
         known = own.filled_from(named)
-        row = self.table.row_of(file.path, file.name, known, attributes.sop_instance_uid.strip())
+        instance = attributes.sop_instance_uid.strip()
+        row = self.table.row_of(file.path, file.name, known, instance, contradicting=contradicting)
         return own, row, named
 
 
@@ -69,9 +74,9 @@ def accepted(film: PreparedFilm, file: SourceFile, knowledge: Knowledge) -> Outc
     """The outcome of a film that goes into the DATASET.
 
     Returns:
-        `row`: its row without the split and the labels; `patient_by`: see `PATIENT_BY`; `labels`; `source`; `content`:
-        keyed hash of its pixels; `flags` and `voi`: those of the film; `matched`: whether the CSV had a row for it;
-        `telling`: the labels that repeat one of its identifiers.
+        `row`: its row without the split and the labels; `patient_by`: see `patients.PATIENT_BY`; `labels`; `source`;
+        `content`: keyed hash of its pixels; `flags` and `voi`: those of the film; `matched`: whether the CSV had a row
+        for it; `telling`: the labels that repeat one of its identifiers.
     """
     facts, matched = knowledge.facts(file, film.attributes)
     labels = {name: facts.labels.get(name, "") for name in knowledge.label_names}

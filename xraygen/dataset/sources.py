@@ -6,11 +6,20 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from xraygen.dataset.archives import Member, Refusal, is_archive, list_members, unpacked
 from xraygen.dataset.dicomdir import is_dicomdir, referenced_files
 from xraygen.dataset.tars import is_tar, list_tar_members
 from xraygen.errors import FilmError, UsageError
+
+_MADE_HERE = (
+    frozenset({"dataset.json", "images.npy"}),  # a DATASET
+    frozenset({"config.yaml", "checkpoints"}),  # a RUN
+    frozenset({"provenance.json"}),  # a SYNTHETIC, a PATH and whatever else is made with a RUN
+    frozenset({"report.json", "report.html"}),  # a REPORT
+)
+"""What the folders that xraygen makes hold; dataset.json alone is nnU-Net's, too."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +38,19 @@ class SourceFile:
     """Whether it was there when it was listed: a dead link is not, nor is what only a DICOMDIR knows."""
 
     @property
-    def size_bytes(self) -> int | None:
-        """Its size, or that it has in its archive; None for a file that is not there."""
-        if self.member is not None:
-            return self.member.size
+    def state(self) -> tuple[int | None, int | None]:
+        """Its size in bytes, and what tells that it was corrected in place: its time, or its checksum in a zip archive.
+
+        A member of a tar archive has the archive's time, and a file that is not there neither.
+        """
+        member = self.member
+        if member is not None and member.tar is None:
+            return member.size, member.crc
         try:
-            return self.path.stat().st_size
+            status = (self.path if member is None else member.archive).stat()
         except OSError:
-            return None
+            return None, None
+        return (status.st_size if member is None else member.size), status.st_mtime_ns
 
     @property
     def vanished(self) -> bool:
@@ -65,7 +79,20 @@ def opened(file: SourceFile) -> Iterator[Path]:
             yield path
 
 
+class Listing(NamedTuple):
+    """What was found in the sources."""
+
+    files: list[SourceFile]
+    passed_over: int
+    """Number of folders that xraygen made, and whose pictures are no films."""
+
+
 def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()) -> list[SourceFile]:
+    """The files of `look_through`."""
+    return look_through(sources, leave_out).files
+
+
+def look_through(sources: Sequence[str | Path], leave_out: Collection[Path] = ()) -> Listing:
     """List every file of the sources once, sorted by path.
 
     Zip and tar archives count as folders: each member is a file, named `archive.zip/member`. A DICOMDIR stands for the
@@ -74,7 +101,7 @@ def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()
     Args:
         sources: Folders (read with all folders in them; links are followed once), files, or patterns such as
             `in/**/*.dcm`, whose `**` follows no links. What is hidden, that is, starts with a dot, is skipped unless it
-            is named itself.
+            is named itself; so is a folder that xraygen made.
         leave_out: Files and folders that are not films, such as the CSV of labels and the output.
 
     Raises:
@@ -84,16 +111,18 @@ def list_sources(sources: Sequence[str | Path], leave_out: Collection[Path] = ()
     excluded = {path.resolve() for path in leave_out}
     folders: list[Path] = []
     found: dict[Path, str] = {}
+    ours: set[Path] = set()
     files: dict[Path, Member | Refusal | None] = {}
     for root, source in roots.items():
         with naming_only(source):
             folders.append(root if root.is_dir() else root.parent)
-            found.update(dict.fromkeys(_walk(root, excluded), source))
+            found.update(dict.fromkeys(_walk(root, excluded, ours), source))
     for path, source in found.items():
         with naming_only(source):
             files.update(_files_of(path, found))
     shared = Path(os.path.commonpath(folders))
-    return [_source_file(path, shared, files[path]) for path in sorted(files)]
+    listed = [_source_file(path, shared, files[path]) for path in sorted(files)]
+    return Listing(listed, len(ours - {_real(root) for root in roots}))
 
 
 @contextmanager
@@ -178,13 +207,13 @@ def _matches(pattern: str) -> Iterator[Path]:
             yield path
 
 
-def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
+def _walk(root: Path, excluded: Collection[Path], ours: set[Path]) -> Iterator[Path]:
     """The files at or below `root`; a dead link counts as a file, so that it is accounted for."""
     if not root.is_dir():
         if _real(root) not in excluded:
             yield root
         return
-    for here, files in visible_folders(root, excluded):
+    for here, files in visible_folders(root, excluded, ours):
         for name in files:
             path = here / name
             if (
@@ -195,8 +224,15 @@ def _walk(root: Path, excluded: Collection[Path]) -> Iterator[Path]:
                 yield path
 
 
-def visible_folders(root: Path, excluded: Collection[Path] = ()) -> Iterator[tuple[Path, list[str]]]:
+def visible_folders(
+    root: Path, excluded: Collection[Path] = (), ours: set[Path] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
     """A folder and all in it, links followed, each real one once, with the names of their files; none that is hidden.
+
+    Args:
+        root: The folder.
+        excluded: Folders that are left out, with all in them.
+        ours: Where given, folders below the root that xraygen made are left out too, and added to it.
 
     Raises:
         OSError: If one cannot be listed.
@@ -209,6 +245,10 @@ def visible_folders(root: Path, excluded: Collection[Path] = ()) -> Iterator[tup
             folders.clear()
             continue
         visited.add(real)
+        if ours is not None and here != root and any(mark <= {*folders, *files} for mark in _MADE_HERE):
+            ours.add(real)
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield here, files
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from xraygen.dataset.exclusion import unless_withdrawn
 from xraygen.dataset.journal import Journal, Outcome
 from xraygen.dataset.manifest import AFTER_LABELS, BEFORE_LABELS, REJECTED_COLUMNS
-from xraygen.dataset.outcomes import PATIENT_BY
+from xraygen.dataset.patients import PATIENT_BY, unite
 
 _NAMES = ("source", "image_id", "patient", "study")
 _OF_AN_IMAGE = tuple(name for name in (*BEFORE_LABELS, *AFTER_LABELS) if name != "split")
@@ -27,8 +27,8 @@ class Tally:
     """Of every image: the manifest's columns without split and labels, each [n]."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Of every image: its labels, each [n]."""
-    splits: list[str] = field(default_factory=list)
-    """Of every image: the word of the split column, [n]."""
+    words: list[str] = field(default_factory=list)
+    """Of every file seen: the word of the split column, [N]."""
     rejected: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in REJECTED_COLUMNS})
     """Of every rejected file: the columns of rejected.csv, each [N - n]."""
     flags: list[tuple[str, str]] = field(default_factory=list)
@@ -38,15 +38,17 @@ class Tally:
     thumbnails: list[Outcome] = field(default_factory=list)
     """The rejected films that have a small picture."""
     matched: int = 0
-    """Number of images for which the CSV had a row."""
+    """Number of films for which the CSV had a row, duplicates and the like included."""
     telling: Counter[str] = field(default_factory=Counter)
     """Number of images by label that repeats one of their identifiers."""
     kept: list[bool] = field(default_factory=list)
     """Of every image of the journal: whether it goes into the DATASET, [m]."""
     patients_by: list[int] = field(default_factory=list)
-    """Of every image: what its patient is made of, a place in PATIENT_BY, [n]."""
-    patients_of_like: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """By the source of an image: what the best known patient of its duplicates is made of, and he himself."""
+    """Of every file seen: what its patient is made of, a place in PATIENT_BY, [N]."""
+    copies: list[tuple[int, str]] = field(default_factory=list)
+    """Of every duplicate and near duplicate: its place among the files, and the source of the image that it is like."""
+    torn_studies: int = 0
+    """Number of studies whose films name two patients or more; known once `unite_patients` has been called."""
 
     @property
     def seen(self) -> int:
@@ -56,7 +58,7 @@ class Tally:
     @property
     def accepted(self) -> int:
         """Number of images."""
-        return len(self.splits)
+        return len(self.manifest["image_id"])
 
     def add(self, outcome: Outcome) -> None:
         """Count one file."""
@@ -64,75 +66,78 @@ class Tally:
         source = outcome["source"]
         for name, column in self.names.items():
             column.append(source if name == "source" else row.get(name, ""))
+        self.words.append(_shared(outcome.get("split", "")))
+        self.patients_by.append(PATIENT_BY.index(outcome.get("patient_by", "patient")))
+        self.matched += bool(outcome.get("matched", False))
         if "reason" in outcome:
             for name in REJECTED_COLUMNS:
                 self.rejected[name].append(source if name == "source" else sys.intern(outcome[name]))
             if "thumbnail" in outcome:
                 self.thumbnails.append(outcome)
             if "like" in outcome:
-                self._learn(outcome)
+                self.copies.append((self.seen - 1, outcome["like"]))
             return
         for name, values in self.manifest.items():
             values.append(row[name] if name in self.names else _shared(row[name]))
         for name, value in outcome["labels"].items():
             self.labels.setdefault(name, []).append(_shared(value))
-        self.splits.append(_shared(outcome["split"]))
-        self.patients_by.append(PATIENT_BY.index(outcome.get("patient_by", "patient")))
         self.flags.extend((row["image_id"], _shared(flag)) for flag in outcome["flags"])
         self.voi[outcome["voi"]] += 1
-        self.matched += bool(outcome["matched"])
         self.telling.update(outcome["telling"])
 
-    def _learn(self, duplicate: Outcome) -> None:
-        """Who the patient of a film is, from a copy of it."""
-        by, like = PATIENT_BY.index(duplicate["patient_by"]), duplicate["like"]
-        if by > self.patients_of_like.get(like, (0, ""))[0]:
-            self.patients_of_like[like] = by, duplicate["patient"]
-
     def unite_patients(self) -> None:
-        """Give images whose patient is not known the one that a duplicate knows, and all others of their study too.
+        """Give files whose patient is not known the one that a copy or another film of their study names.
 
         Else an anonymised copy that comes first would stand alone, and its patient in two splits.
         """
-        known: dict[str, str] = {}
-        manifest = self.manifest
-        for source, patient, by in zip(
-            manifest["source"], manifest["patient"], self.patients_by, strict=True
-        ):
-            better, him = self.patients_of_like.get(source, (0, ""))
-            if better > by:
-                known.setdefault(patient, him)
-        if known:
-            for column in (self.names["patient"], manifest["patient"]):
-                column[:] = [_last(known, patient) for patient in column]
+        patients, kept = self.names["patient"], self.manifest["patient"]
+        copies = self._pairs_of_copies()
+        for image, copy in copies:
+            # One that names neither patient nor study has no other films: the word counts only if it is the only one.
+            if self.patients_by[copy] == 0 and self.words[image]:
+                self.words[copy] = ""
+        known, self.torn_studies = unite(
+            patients, self.patients_by, self.names["study"], copies, frozenset(kept)
+        )
+        for column in (patients, kept):
+            column[:] = [known.get(patient, patient) for patient in column]
+
+    def _pairs_of_copies(self) -> list[tuple[int, int]]:
+        """The places of an image and of a copy of it, for each copy."""
+        wanted = {source for _, source in self.copies}
+        places = {source: place for place, source in enumerate(self.names["source"]) if source in wanted}
+        return [(places[source], copy) for copy, source in self.copies]
+
+    def split_words(self) -> tuple[list[str], list[str]]:
+        """The patients of all images, as often as a file of theirs has a word of the split column, and these words."""
+        wanted = frozenset(self.manifest["patient"])
+        told = [
+            (patient, word)
+            for patient, word in zip(self.names["patient"], self.words, strict=True)
+            if word and patient in wanted
+        ]
+        return [patient for patient, _ in told], [word for _, word in told]
 
     def manifest_table(self) -> pd.DataFrame:
         """The manifest without its splits, one row per image."""
         return pd.DataFrame({**self.manifest, **self.labels})
 
 
-def tally(journal: Journal, withdrawn: Collection[str] = ()) -> Tally:
+def tally(journal: Journal, copies: Collection[str] = ()) -> Tally:
     """Count what a complete journal holds, one shard in memory at a time.
 
     Args:
         journal: All outcomes.
-        withdrawn: image_ids of films whose copies are taken out again; see `withdrawn_images`.
+        copies: Sources of films that are taken out again; see `copies_of_withdrawn`.
     """
-    counted, gone = Tally(), set[str]()
+    counted = Tally()
     for outcome in journal.all_outcomes():
-        final = unless_withdrawn(outcome, withdrawn, gone)
+        final = unless_withdrawn(outcome, copies)
         if "row" in outcome:
             counted.kept.append("row" in final)
         counted.add(final)
     counted.unite_patients()
     return counted
-
-
-def _last(known: Mapping[str, str], patient: str) -> str:
-    """From what was made of an image over what was made of its study to the patient."""
-    while patient in known:
-        patient = known[patient]
-    return patient
 
 
 def _shared(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xraygen.dataset.allowed import VIEWS, coded_view
 from xraygen.dataset.journal import Outcome
-from xraygen.dataset.outcomes import Knowledge, rejected
+from xraygen.dataset.outcomes import Knowledge, accepted, rejected
 from xraygen.dataset.sources import SourceFile
 from xraygen.errors import UsageError
 from xraygen.films.transforms import PreparedFilm
@@ -52,5 +52,8 @@ def of_another_view(
     view = coded_view(facts.view) or UNKNOWN
     if view in views:
         return None
-    source = knowledge.pseudonyms.source(str(file.name))
-    return rejected(source, REASON, f"The film's view is {view}; --views takes {', '.join(views)}.")
+    outcome = accepted(film, file, knowledge)
+    told = {name: outcome["row"][name] for name in ("patient", "study")}  # of other films of the study, too
+    told |= {name: outcome[name] for name in ("patient_by", "split", "matched")}
+    detail = f"The film's view is {view}; --views takes {', '.join(views)}."
+    return {**rejected(outcome["source"], REASON, detail), **told}

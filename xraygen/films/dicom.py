@@ -36,6 +36,7 @@ from xraygen.films.objects import (
     shows_another_part,
 )
 from xraygen.films.polarity import may_be_negative
+from xraygen.films.view_terms import coded_view
 
 _TAGS = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
@@ -334,14 +335,14 @@ def is_lateral(view: str) -> bool:
 
 
 def _view(dataset: Dataset) -> str:
-    """View Position, or else the View Code Sequence's, or else ""."""
+    """View Position; the View Code Sequence's where that is no known view; "" where both are silent."""
     view = text_of(dataset, "ViewPosition")
-    if view:
+    if coded_view(view):
         return view
     try:
-        return _VIEW_CODES.get(str(dataset.ViewCodeSequence[0].CodeValue), "")
+        return _VIEW_CODES.get(str(dataset.ViewCodeSequence[0].CodeValue), view)
     except Exception:  # noqa: BLE001 - absent, empty and damaged sequences all mean "not known"
-        return ""
+        return view
 
 
 def _age_years(text: str) -> float | None:
