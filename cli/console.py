@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -47,13 +46,16 @@ def show(text: str) -> None:
 
 def _figures(progress: Progress, width: int | None = None) -> str:
     """Loss, images/s and the like, in four digits, and counts whole; the first of them, as many as fit a width."""
-    told = [
-        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}"
-        for name, value in progress.figures.items()
-    ]
+    told = [f"{name} {_figure(value)}" for name, value in progress.figures.items()]
     while width is not None and told and len("  ".join(told)) > width:
         told.pop()
     return "  ".join(told)
+
+
+def _figure(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 @contextmanager
@@ -66,7 +68,9 @@ def progress() -> Iterator[Report]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn(
+            "{task.fields[count]}", style="progress.download"
+        ),  # whole units, where the bar shows parts
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -76,11 +80,12 @@ def progress() -> Iterator[Report]:
 
         def draw(report: Progress) -> None:
             if report.task not in tasks:
-                tasks[report.task] = bars.add_task(report.task, figures="")
+                tasks[report.task] = bars.add_task(report.task, count="", figures="")
             bars.update(
                 tasks[report.task],
-                completed=report.done,
+                completed=report.done + report.under_way,
                 total=report.total,
+                count=f"{report.done}/{report.total}",
                 figures=_figures(report, console.width - _BESIDE_FIGURES),
             )
 
@@ -89,17 +94,18 @@ def progress() -> Iterator[Report]:
 
 def _plain_lines() -> Report:
     """First, last and every ten seconds between, with the time left."""
-    started: dict[str, tuple[float, int]] = {}
+    started: dict[str, tuple[float, float]] = {}
     last: dict[str, float] = {}
 
     def write(report: Progress) -> None:
         now = time.monotonic()
-        begin, first = started.setdefault(report.task, (now, report.done))
+        reached = report.done + report.under_way
+        begin, first = started.setdefault(report.task, (now, reached))
         if report.done < report.total and now - last.get(report.task, -1e9) < _SECONDS_BETWEEN_LINES:
             return
         last[report.task] = now
-        done = report.done - first
-        left = f"  {(now - begin) / done * (report.total - report.done):.0f} s left" if done else ""
+        done = reached - first
+        left = f"  {(now - begin) / done * (report.total - reached):.0f} s left" if done else ""
         say(f"{report.task} {report.done}/{report.total}  {_figures(report)}{left}".rstrip())
 
     return write

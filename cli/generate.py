@@ -93,7 +93,9 @@ def generate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images between two reports [a compute batch]; changes no image."),
+        typer.Option(
+            min=1, help="Images from one count to the next, at most [a compute batch]; changes no image."
+        ),
     ] = None,
     compute_batch: Annotated[
         int,
@@ -164,11 +166,12 @@ def generate(
         from xraygen.synthesis.generate import Order, check_order
 
         order = Order(settings, told, file_format.value, mark, choice, compiled)
-        check_order(run, out, films, order, device)
+        count = check_order(run, out, films, order, device)
         said = "".join(f", {name} {word}" for name, word in words.items())
-        how = sampler or ("default" if steps is None else f"{steps} steps")
-        console.emit({"synthetic": str(out), "images": len(films), "told": words}, as_json=as_json)
-        console.say(f"Would make {len(films)} images with {how}{said} from {run} into {out}.")
+        going = {"synthetic": str(out), "images": len(films), "steps": count, "told": words}
+        console.emit(going, as_json=as_json)
+        how = f"{count} steps of {settings.sampler}"
+        console.say(f"Would make {len(films)} images by {how}{said} from {run} into {out}.")
         return
     from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.share import Share

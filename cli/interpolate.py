@@ -45,7 +45,11 @@ def interpolate(
     ] = Mode.shared_noise,
     timestep: Annotated[
         int | None,
-        typer.Option(min=0, help=f"How far the films are noised before they are mixed [{_TIMESTEP}]."),
+        typer.Option(
+            min=0,
+            help=f"How far the films are noised before they are mixed [{_TIMESTEP}]; "
+            "0 is one step of noise, which the paper's t and progressive's --split count as 1.",
+        ),
     ] = None,
     log_snr: Annotated[
         float | None,
@@ -106,6 +110,8 @@ def interpolate(
 ) -> None:
     """Show the way from one film to another. The result shows two real patients: it is personal data.
 
+    A finished PATH is not made again by the same command; one that was interrupted is made anew.
+
     xraygen interpolate run first.dcm second.dcm --out path
 
     xraygen interpolate run dataset#3 dataset#8 --out path --mode slerp --log-snr -1 --data dataset --grid
@@ -115,28 +121,14 @@ def interpolate(
     t = _TIMESTEP if timestep is None else timestep
     said = options.read_conditions(condition_a or []), options.read_conditions(condition_b or [])
     choice = options.read_checkpoint(checkpoint)
-    from xraygen.synthesis.interpolate import InterpolateSettings, check_way
+    from xraygen.synthesis.interpolate import InterpolateSettings
+    from xraygen.synthesis.interpolate import interpolate as make
+    from xraygen.synthesis.path_folder import PathOutputs
     from xraygen.synthesis.sampling import SamplerSettings
 
     chain = sampler or (options.SamplerName.ddim if mode is Mode.inversion else options.SamplerName.ddpm)
     decoding = SamplerSettings(chain.value, steps, precision=precision.value)
     way = InterpolateSettings(mode.value, t, frames, seed, log_snr, beyond, iterations, guidance)
-    check_way(way, decoding)
-    if dry_run:
-        from xraygen.training.checkpoint import chosen_checkpoint, run_config
-
-        run_config(run)
-        chosen_checkpoint(run, choice)
-        going = {"path": str(out), "frames": frames + 2 * beyond, "mode": mode.value}
-        console.emit(going, as_json=as_json)
-        noise = f"t = {t}" if log_snr is None else f"log-SNR {log_snr:g} at 64 px"
-        console.say(
-            f"Would write {frames + 2 * beyond} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
-        )
-        return
-    from xraygen.synthesis.interpolate import interpolate as make
-    from xraygen.synthesis.path_folder import PathOutputs
-
     with console.progress() as report:
         made = make(
             run,
@@ -152,10 +144,19 @@ def interpolate(
             checkpoint=choice,
             device=device,
             report=report,
+            dry_run=dry_run,
         )
-    console.emit({"path": str(out), "frames": made.frames, "strip": str(out / "strip.png")}, as_json=as_json)
+    if dry_run:
+        console.emit({"path": str(out), "frames": made.frames, "mode": mode.value}, as_json=as_json)
+        noise = made.nearest or f"t = {t}"
+        console.say(
+            f"Would write {made.frames} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
+        )
+        return
+    told = {"path": str(out), "frames": made.frames, "present": made.present, "strip": str(out / "strip.png")}
+    console.emit(told, as_json=as_json)
     for note in made.notes:
         console.say(note)
-    console.say(
-        f"{out}: {made.frames} frames; see {out / 'strip.png'}, {out / 'path.gif'} and {out / 'curves.png'}."
-    )
+    there, nearest = " were there already" * made.present, f" ({made.nearest})" if made.nearest else ""
+    pictures = f"{out / 'strip.png'}, {out / 'path.gif'} and {out / 'curves.png'}"
+    console.say(f"{out}: {made.frames} frames{there}{nearest}; see {pictures}.")

@@ -45,10 +45,11 @@ def likelihood(
     """
     folder = out or run / "likelihood"
     splits: list[Literal["train", "validation", "test"]] = [part.value for part in split or [Part.test]]
-    from xraygen.synthesis.likelihood import LikelihoodSettings, fitting, measure_likelihood
+    from xraygen.synthesis.likelihood import LikelihoodSettings, check_likelihood, measure_likelihood
 
+    settings = LikelihoodSettings(count, strata, steps, bits, clip, seed, batch_size)
     if dry_run:
-        _, dataset, splits, depth = fitting(run, data, splits, bits)
+        dataset, splits, depth = check_likelihood(run, data, folder, splits, settings, device=device)
         films = {name: min(count, len(dataset.indices(name))) for name in splits}
         console.emit({"likelihood": str(folder), "films": films, "bits": depth}, as_json=as_json)
         console.say(
@@ -56,7 +57,6 @@ def likelihood(
             f"{depth} bits under {run} into {folder}."
         )
         return
-    settings = LikelihoodSettings(count, strata, steps, bits, clip, seed, batch_size)
     with console.progress() as report:
         result = measure_likelihood(run, data, folder, splits, settings, device=device, report=report)
     console.emit(result, as_json=as_json)

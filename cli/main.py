@@ -29,6 +29,8 @@ from . import (
     train,
 )
 
+_INTERRUPTED = 130
+
 
 class _OneSentence(typer.core.TyperGroup):
     """Turns what a user can cause into one sentence on stderr; a traceback is left for bugs."""
@@ -43,6 +45,11 @@ class _OneSentence(typer.core.TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             console.say(f"xraygen: {where}{error.strerror or error}.")
             sys.exit(1)
+        except KeyboardInterrupt:
+            console.say(
+                "Stopped. What is written is whole: give the same command again to go on, or to begin anew."
+            )
+            sys.exit(_INTERRUPTED)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

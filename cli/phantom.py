@@ -33,14 +33,15 @@ def phantom(
 
     xraygen phantom films --count 1000 --size 128 --format png --seed 7
     """
+    from xraygen.films.phantom_files import check_phantoms, write_phantoms
+
     if dry_run:
+        check_phantoms(out, count, size, file_format.value, seed)
         console.emit({"phantoms": str(out), "count": count, "size": size, "seed": seed}, as_json=as_json)
         console.say(
             f"Would write {count} phantoms of {size} px as {file_format} with seed {seed} into {out}."
         )
         return
-    from xraygen.films.phantom_files import write_phantoms
-
     with console.progress() as report:
         summary = write_phantoms(out, count, size, file_format.value, seed, report)
     console.emit({"phantoms": str(out), "made": summary.made, "present": summary.present}, as_json=as_json)

@@ -28,8 +28,11 @@ def plan(
     from xraygen.atomic import write_text
     from xraygen.dataset.store import open_dataset
     from xraygen.synthesis.plan import balance as propose
+    from xraygen.synthesis.plan import is_written
 
     proposed = propose(open_dataset(dataset), balance)
+    text = proposed.to_csv(first_seed)
+    there = out is not None and is_written(out, text)
     for group in proposed.figures():
         told = ", ".join(f"{name} {word}" for name, word in group["words"].items())
         console.say(
@@ -38,10 +41,13 @@ def plan(
     if proposed.unknown:
         console.say(f"Not known of {proposed.unknown} training films, which count for none.")
     console.emit({"plan": None if out is None else str(out), "counts": proposed.figures()}, as_json=as_json)
+    if there:
+        console.say(f"{out} holds this plan already.")
     if dry_run:
         return
     if out is not None:
-        write_text(out, proposed.to_csv(first_seed))
+        if not there:
+            write_text(out, text)
         console.say(f"Next: xraygen generate RUN --out synthetic --plan {out}")
     elif not as_json:
-        typer.echo(proposed.to_csv(first_seed), nl=False)
+        typer.echo(text, nl=False)

@@ -41,17 +41,15 @@ def progressive(
     xraygen progressive run --out fast --seeds 0-3 --sampler ddim --steps 50 --every 5 --split 1000,500
     """
     chosen, splits = options.read_seeds(seeds), read_splits(split)
-    from xraygen.synthesis.progressive import ProgressiveSettings, fitting
+    from xraygen.synthesis.progressive import ProgressiveSettings, check_progressive
     from xraygen.synthesis.progressive import progressive as make
     from xraygen.synthesis.sampling import SamplerSettings
-    from xraygen.training.checkpoint import load_run
 
     settings = ProgressiveSettings(every, splits, branches)
     chain = SamplerSettings(sampler.value, steps)
     if dry_run:
-        steps_of, _, splits_of = fitting(load_run(run).diffusion, settings, chain)
+        number, splits_of = check_progressive(run, out, chosen, settings, chain, device)
         also = "strip.png and shared-chain.png" if splits_of else "strip.png"
-        number = len(steps_of.schedule.timesteps)
         console.emit({"progressive": str(out), "chains": len(chosen), "steps": number}, as_json=as_json)
         console.say(
             f"Would run {len(chosen)} chains of {run} with {number} steps of {sampler} and write {also} into {out}."

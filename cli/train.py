@@ -40,9 +40,9 @@ def train(
 
     config = load_config(preset, changes or [])
     if dry_run:
-        _tell_budget(config, device, as_json=as_json)
         if not as_json:
             typer.echo(config.to_yaml(), nl=False)
+        _tell_budget(config, device, as_json=as_json)
     from xraygen.dataset.store import open_dataset
     from xraygen.training import loop
 

@@ -110,7 +110,7 @@ def measure(
     way: Way, lam: torch.Tensor, start: int, extractor: FeatureExtractor, known: NDArray[np.float32]
 ) -> Measured:
     """Go one way and look at it; `known` are the features of the training films."""
-    frames = way.frames(lam, start, lambda count: None)
+    frames = way.frames(lam, start)
     ends = as_stored(torch.stack([end.x for end in way.ends]))
     stored = as_stored(frames.x)
     curves = measure_curves(stored, ends, BITS, extractor)
@@ -200,10 +200,7 @@ def draw_modes(path: Path, way: Way, start: int) -> None:
     """All modes between the same two films."""
     lam = lambdas(7, 0)
     films = [end.x[None] for end in way.ends]
-    rows = [
-        torch.cat([films[0], replace(way, mode=mode).frames(lam, start, lambda count: None).x, films[1]])
-        for mode in MODES
-    ]
+    rows = [torch.cat([films[0], replace(way, mode=mode).frames(lam, start).x, films[1]]) for mode in MODES]
     top = ["film A", "rec.", *(f"{place:.2f}" for place in lam[1:-1].tolist()), "rec.", "film B"]
     write_png(path, captioned(as_stored(torch.cat(rows)), top, list(MODES)))
 
@@ -220,7 +217,7 @@ def measure_inversion(path: Path, whole: Way, pairs: Sequence[Pair], steps: Sequ
                 finer = replace(
                     whole, mode="inversion", ends=pair, chain=chain, sampler=sampler, iterations=iterations
                 )
-                frames = finer.frames(lam, count - 1, lambda done: None)
+                frames = finer.frames(lam, count - 1)
                 films = model_to_unit(torch.stack([end.x for end in pair]))
                 found.append(255 * float((model_to_unit(frames.x) - films).square().mean().sqrt()))
             errors[iterations, count] = float(np.mean(found))

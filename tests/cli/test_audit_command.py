@@ -139,3 +139,17 @@ def test_what_cannot_be_is_one_sentence_and_no_report(
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "report").exists()
+
+
+def test_the_report_of_another_set_is_not_replaced(
+    xraygen_cli: Cli, command: tuple[object, ...], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    assert xraygen_cli(*command).exit_code == 0
+    before = (tmp_path / "report" / "report.json").read_bytes()
+    for dry in ((), ("--dry-run",)):
+        result = xraygen_cli(*command, "--synthetic", tiny_dataset, *dry)
+        assert result.exit_code == 1
+        said = " ".join(result.stderr.split())
+        assert f"{tmp_path / 'report'} is the report of another set (synthetic) than {tiny_dataset};" in said
+        assert xraygen_cli(*command, "--seed", 1, "--count", 8, *dry).exit_code == 0
+        (tmp_path / "report" / "report.json").write_bytes(before)

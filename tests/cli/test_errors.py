@@ -145,6 +145,18 @@ def test_too_little_memory_is_one_sentence_that_says_what_to_lower(
     one_sentence(xraygen_cli("config"), 1, "out of memory", "--compute-batch", "train.micro_batch_size")
 
 
+def test_ctrl_c_is_one_sentence_that_says_how_to_go_on(
+    xraygen_cli: Cli, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xraygen.synthesis.generate.generate", interrupted)
+    result = xraygen_cli("generate", tiny_run, "--out", tmp_path / "films", "--seeds", 0)
+    assert result.exit_code == 130
+    assert "give the same command again" in " ".join(result.stderr.split())
+
+
 def test_torch_is_not_imported_to_tell_that_memory_ran_out(
     xraygen_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

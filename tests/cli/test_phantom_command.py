@@ -44,3 +44,20 @@ def test_phantom_says_in_one_sentence_that_a_folder_is_taken(xraygen_cli: Cli, t
     assert result.exit_code == 1
     assert str(tmp_path) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_phantoms_of_another_kind_are_told_in_words(
+    xraygen_cli: Cli, tmp_path: Path, dry: tuple[str, ...]
+) -> None:
+    command = ("phantom", tmp_path / "films", "--size", 16, "--seed", 3, "--format", "png")
+    xraygen_cli(*command, "--count", 3)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for other in (("--count", 2), ("--count", 5, "--size", 32), ("--count", 3, "--format", "dicom")):
+        result = xraygen_cli(*command, *other, *dry)
+        assert result.exit_code == 2
+        said = " ".join(result.stderr.split())
+        assert f"{tmp_path / 'films'} holds 3 phantoms of 16x16 px as png with seed 3; repeat" in said
+        assert "{" not in said
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert xraygen_cli(*command, "--count", 5, "--dry-run").exit_code == 0

@@ -31,6 +31,8 @@ def way(xraygen_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "train.batch_size=8",
             "train.max_steps=4",
             "train.sample_steps=2",
+            "train.posthoc_ema=true",
+            "train.posthoc_ema_every=2",
         )
         for word in ("--set", change)
     ]
@@ -107,9 +109,28 @@ def test_dry_runs_write_nothing(way: Path, xraygen_cli: Cli, tmp_path: Path) -> 
     commands: list[list[object]] = [
         ["phantom", out],
         ["ingest", way / "films", "--out", out],
-        ["train", "--config", "cxr-64", "--data", way / "dataset", "--out", out],
+        [
+            "train",
+            "--config",
+            "cxr-64",
+            "--data",
+            way / "dataset",
+            "--out",
+            out,
+            "--set",
+            "data.image_size=16",
+        ],
         ["generate", way / "run", "--out", out, "--seeds", "0"],
-        ["interpolate", way / "run", "a", "b", "--out", out],
+        [
+            "interpolate",
+            way / "run",
+            f"{way / 'dataset'}#0",
+            f"{way / 'dataset'}#1",
+            "--out",
+            out,
+            "--timestep",
+            10,
+        ],
         ["progressive", way / "run", "--out", out, "--seeds", "0"],
         ["likelihood", way / "run", "--data", way / "dataset", "--out", out],
         ["ema", way / "run", "--sigma-rel", 0.07, "--out", out],

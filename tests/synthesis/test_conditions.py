@@ -69,7 +69,7 @@ def test_a_set_has_one_weight(conditional_run: Path, tmp_path: Path) -> None:
     assert (told["guidance"], told["guidance_interval"]) == (2.0, None)
     assert told["conditions_sha256"] == sha256_of(conditional_run / "conditions.json")
     assert "| guidance | weight 2;" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(UsageError, match="made with another settings"):
+    with pytest.raises(UsageError, match=r"made with another .*guidance \(2\.0, now 3\.0\)"):
         generate(conditional_run, tmp_path / "out", [0], FAST, guidance=Guidance(MALE, 3.0), device="cpu")
 
 

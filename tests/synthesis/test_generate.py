@@ -80,6 +80,16 @@ def test_a_killed_call_is_finished_by_the_same_command(tiny_run: Path, tmp_path:
     ).read_bytes()
 
 
+def test_each_step_of_the_images_under_way_is_told(tiny_run: Path, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    settings = SamplerSettings(steps=2, compute_batch=4)
+    generate(tiny_run, tmp_path, range(6), settings, device="cpu", report=told.append)
+    reached = [report.done + report.under_way for report in told]
+    assert reached == [0, 2, 4, 4, 5, 6, 6]  # four images, then two, in two steps each
+    assert [report.done for report in told] == [0, 0, 0, 4, 4, 4, 6]  # on disk
+    assert told[1].figures == {"step": "1/2"}
+
+
 def test_metadata_names_every_image_with_its_hash(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     generate(tiny_run, out, [3, 11], FAST, device="cpu")
@@ -94,7 +104,7 @@ def test_metadata_names_every_image_with_its_hash(tiny_run: Path, tmp_path: Path
 
 def test_another_sampler_does_not_mix_into_a_set(tiny_run: Path, tmp_path: Path) -> None:
     generate(tiny_run, tmp_path / "out", [0], FAST, device="cpu")
-    with pytest.raises(UsageError, match="made with another settings"):
+    with pytest.raises(UsageError, match=r"made with another .*steps"):
         generate(tiny_run, tmp_path / "out", [1], SamplerSettings(steps=5, compute_batch=4), device="cpu")
 
 

@@ -20,10 +20,11 @@ from xraygen.dataset.store import open_dataset
 from xraygen.errors import UsageError
 from xraygen.films.reader import read_film
 from xraygen.metrics.features import extract, load_extractor
+from xraygen.progress import Counter, Progress
 from xraygen.ranges import stored_to_unit
 from xraygen.synthesis.interpolate import InterpolateSettings, interpolate
 from xraygen.synthesis.path_folder import PathOutputs
-from xraygen.synthesis.path_frames import Way
+from xraygen.synthesis.path_frames import Mode, Way
 from xraygen.synthesis.sampling import DEFAULT_STEPS, SamplerSettings
 from xraygen.synthesis.timesteps import log_snrs, timestep_of_log_snr
 from xraygen.training.checkpoint import LoadedRun
@@ -135,7 +136,7 @@ def test_the_grid_has_a_row_per_noise_and_ends_with_the_mixed_films(
     assert np.abs(grid[-1, 1:-1] - mixed).max() <= 1
     slerp, timesteps = replace(way, mode="slerp"), way.chain.schedule.timesteps.tolist()
     for row, t in zip(grid[:-1:3], steps[:-1:3], strict=True):
-        frames = slerp.frames(torch.from_numpy(lam), timesteps.index(t - 1), lambda count: None).x
+        frames = slerp.frames(torch.from_numpy(lam), timesteps.index(t - 1)).x
         expected = ((frames[:, 0].numpy() + 1) * 127.5).clip(0, 255)
         assert np.abs(row[1:-1] - expected).max() <= 1
 
@@ -157,7 +158,7 @@ def test_another_command_on_a_path_is_refused(
 ) -> None:
     out, _ = path
     settings = InterpolateSettings(mode="paper", timestep=10, frames=5, beyond=1)
-    with pytest.raises(UsageError, match="was made with another settings"):
+    with pytest.raises(UsageError, match=r"was made with another .*mode"):
         interpolate(
             tiny_run,
             f"{tiny_dataset}#1",
@@ -181,6 +182,48 @@ def test_the_same_command_makes_the_path_anew(
     (again / "strip.png").write_bytes(b"damaged")
     make_path(again)
     assert bytes_of(again) == bytes_of(path[0])
+
+
+def test_a_finished_path_is_not_made_again(
+    path: tuple[Path, dict[str, Any]],
+    tiny_run: Path,
+    tiny_dataset: Path,
+    fast: SamplerSettings,
+    tmp_path: Path,
+) -> None:
+    again = Path(shutil.copytree(path[0], tmp_path / "again"))
+    reports: list[Progress] = []
+
+    def make(features: str = "pixels") -> bool:
+        return interpolate(
+            tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", again,
+            InterpolateSettings(mode="slerp", timestep=10, frames=5, beyond=1), fast,
+            outputs=PathOutputs(tiny_dataset, features, grid=True), file_format="dicom", device="cpu",
+            report=reports.append,
+        ).present  # fmt: skip
+
+    assert make()
+    assert reports == []  # neither frames nor features were computed
+    assert not make("efficientnet-lite0")  # measured otherwise
+    (again / "grid.png").write_bytes(b"damaged")
+    assert not make("efficientnet-lite0")
+    assert make("efficientnet-lite0")
+
+
+@pytest.mark.parametrize("mode", ["slerp", "inversion"])
+def test_a_path_tells_each_step_of_the_frames_under_way(way: Way, mode: Mode) -> None:
+    """Seven frames, five and two at a time, from step 3: four steps each, after four of an inversion."""
+    told: list[Progress] = []
+    counter = Counter("interpolate", 7, told.append)
+    lam = torch.arange(7, dtype=torch.float64) / 6
+    replace(way, mode=mode).frames(lam, 3, counter)
+    steps = [(report.done + report.under_way, report.figures.get("step")) for report in told]
+    inverted = [(0, None)] * 4 if mode == "inversion" else []
+    first = [(1.25, "1/4"), (2.5, "2/4"), (3.75, "3/4"), (5.0, "4/4"), (5, None)]
+    second = [(5.5, "1/4"), (6.0, "2/4"), (6.5, "3/4"), (7.0, "4/4"), (7, None)]
+    assert steps == [*inverted, *first, *second]
+    found = [report.figures["inversion"] for report in told if "inversion" in report.figures]
+    assert found == (["1/4", "2/4", "3/4", "4/4"] if inverted else [])
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -267,3 +310,23 @@ def test_the_command_line_takes_a_negative_log_snr_decodes_inversion_by_ddim_and
     result = xraygen_cli(*both, "--log-snr", "-3", "--timestep", 5)
     assert result.exit_code == 2
     assert "say the same thing; leave one out" in result.stderr
+
+
+def test_the_command_line_says_which_timestep_was_taken_and_what_was_there_already(
+    tiny_run: Path, tiny_dataset: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
+) -> None:
+    command = ("interpolate", tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", "--out", tmp_path / "out",
+               "--frames", 2, "--features", "pixels", "--device", "cpu", "--steps", 4)  # fmt: skip
+    # Four of 20 timesteps, evenly from 19 to 0, are 0, 6, 13 and 19.
+    nearest = "t = 13, the nearest to 11 that 4 steps have"
+    dry = xraygen_cli(*command, "--timestep", 11, "--dry-run")
+    assert nearest in dry.stderr
+    made = xraygen_cli(*command, "--timestep", 11)
+    assert f"2 frames ({nearest}); see" in made.stderr, made.stderr
+    again = xraygen_cli(*command, "--timestep", 13, "--json")  # the same t
+    assert "2 frames were there already; see" in again.stderr
+    assert json.loads(again.stdout)["present"] is True
+    assert "expected 0 to 19" in xraygen_cli(*command, "--timestep", 20, "--dry-run").stderr
+    elsewhere = (*command, "--out", tmp_path / "elsewhere")
+    by_noise = xraygen_cli(*elsewhere, "--log-snr", -3, "--dry-run")
+    assert "the nearest to log-SNR -3 at 64 px that 4 steps have" in by_noise.stderr

@@ -129,9 +129,9 @@ def test_a_set_whose_noise_is_of_the_older_generator_is_neither_made_again_nor_g
     origin = read_provenance(out)
     assert origin["settings"].pop("noise") == "pcg64"  # an older set does not say which
     write_json(out / "provenance.json", origin)
-    with pytest.raises(UsageError, match=r"with another settings \(noise\) than"):
+    with pytest.raises(UsageError, match=r"with another noise \(mt19937, now pcg64\) than"):
         remake(conditional_run, f"{out}/metadata.csv#0", None, device="cpu")
-    with pytest.raises(UsageError, match=r"with another settings \(noise\);"):
+    with pytest.raises(UsageError, match=r"with another noise \(mt19937, now pcg64\);"):
         make(conditional_run, out, [4], "F")
 
 

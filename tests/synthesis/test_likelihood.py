@@ -133,7 +133,7 @@ def test_another_question_in_the_same_folder_is_refused(
     tiny_run: Path, tiny_dataset: Path, measured: Path
 ) -> None:
     with pytest.raises(
-        UsageError, match=r"another settings \(.*count.*\); repeat the same command or choose"
+        UsageError, match=r"another .*count \(.*, now 2\).*; repeat the same command, or choose"
     ):
         measure_likelihood(
             tiny_run, tiny_dataset, measured, ["test"], LikelihoodSettings(count=2), device="cpu"

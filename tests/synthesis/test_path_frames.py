@@ -25,7 +25,7 @@ each_mode = pytest.mark.parametrize("mode", MODES)
 
 
 def decoded(way: Way, lam: Tensor | None = None, start: int = START) -> Tensor:
-    return way.frames(lambdas(5, 1) if lam is None else lam, start, lambda count: None).x
+    return way.frames(lambdas(5, 1) if lam is None else lam, start).x
 
 
 @each_mode
@@ -88,7 +88,7 @@ def test_the_noise_has_the_variance_that_its_mode_says(
 
 
 def test_the_variance_that_inversion_leaves_is_measured_and_kept_on_the_way(way: Way) -> None:
-    frames = replace(way, mode="inversion").frames(lambdas(5, 0), START, lambda count: None)
+    frames = replace(way, mode="inversion").frames(lambdas(5, 0), START)
     ends = replace(way, mode="inversion").inverted(START).square().mean(dim=(1, 2, 3)).double()
     ends = ends.flip(0) if way.turned else ends
     assert frames.noise_variance[[0, -1]].tolist() == pytest.approx(ends.tolist(), rel=1e-4)  # float32

@@ -126,10 +126,12 @@ def test_a_set_says_its_precision_repeats_in_it_and_refuses_another_by_name(
     assert read_provenance(full)["settings"]["precision"] == "float32"
     # the six-step network predicts little, so that its films are mostly their noise: 1 % of the levels is ample
     assert 0 < np.abs(films(tmp_path / "half") - films(full)).max() < 0.01 * 65535
-    for precision, folder in (("bfloat16", "full"), ("float32", "half")):
+    for precision, folder, other in (("bfloat16", "full", "float32"), ("float32", "half", "bfloat16")):
         result = xraygen_cli(*words, "--out", tmp_path / folder, "--seeds", 6, "--precision", precision)
         assert result.exit_code == 2
-        assert "was made with another settings (precision);" in " ".join(result.stderr.split())
+        assert f"was made with another precision ({other}, now {precision});" in " ".join(
+            result.stderr.split()
+        )
     result = xraygen_cli("generate", conditional_run, "--like", f"{tmp_path / 'half'}#1", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     assert "identical to the byte" in result.stderr
@@ -151,7 +153,7 @@ def test_a_set_of_before_is_float32_and_keeps_its_id(conditional_run: Path, tmp_
     write_json(out / "provenance.json", told)
     assert remake(conditional_run, f"{out}#0", None, device="cpu").identical
     assert generate(conditional_run, out, [0, 1], FULL, file_format="dicom", device="cpu").present == 1
-    with pytest.raises(UsageError, match=r"another settings \(precision\)"):
+    with pytest.raises(UsageError, match=r"another precision \(float32, now bfloat16\)"):
         generate(conditional_run, out, [2], HALF, file_format="dicom", device="cpu")
     ids = [
         provenance(conditional_run, newest_checkpoint(conditional_run), settings, CPU)["id"]
@@ -168,7 +170,7 @@ def test_a_path_is_decoded_in_it_too_and_turns_round_bit_for_bit(way: Way) -> No
     lam, frames = torch.tensor([0.0, 0.25, 0.75, 1.0], dtype=torch.float64), {}
     half = replace(way, sampler=replace(way.sampler, precision="bfloat16"))
     for name, taken in (("full", way), ("half", half), ("back", replace(half, ends=half.ends[::-1]))):
-        frames[name] = taken.frames(lam, 5, lambda count: None).x
+        frames[name] = taken.frames(lam, 5).x
     assert torch.equal(frames["half"], frames["back"].flip(0))
     assert 0 < (frames["half"] - frames["full"]).abs().max() < 0.1
 

@@ -277,7 +277,7 @@ def test_a_killed_call_is_finished_by_the_same_command(tiny_run: Path, tmp_path:
 def test_other_seeds_do_not_mix_into_a_folder(tiny_run: Path, tmp_path: Path) -> None:
     settings = ProgressiveSettings(every=20, splits=())
     progressive(tiny_run, tmp_path / "out", [0], settings, FULL, gif=False, device="cpu")
-    with pytest.raises(UsageError, match="made with another settings"):
+    with pytest.raises(UsageError, match=r"made with another seeds \(\[0\], now \[1\]\)"):
         progressive(tiny_run, tmp_path / "out", [1], settings, FULL, gif=False, device="cpu")
 
 

@@ -44,6 +44,10 @@ def test_load_run_returns_the_averaged_weights_and_not_the_last_ones(tiny_run: P
     assert not model.training
 
 
+def test_a_model_that_ships_is_loaded_by_its_name() -> None:
+    assert load_run("kermany-64").config.data.shape == (1, 64, 64)
+
+
 def test_only_the_newest_checkpoints_are_kept(tiny_run: Path) -> None:
     assert [checkpoint.step for checkpoint in checkpoints(tiny_run)] == [2, 4, 6]
 

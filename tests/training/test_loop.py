@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -164,6 +165,17 @@ def test_what_would_be_refused_is_known_before_anything_is_written(
     assert sorted(tiny_run.rglob("*")) == before
     check_start(tiny_config(), dataset, tiny_run)
     check_start(tiny_config(), dataset, tmp_path / "run")
+
+
+def test_training_says_what_it_cannot_know_without_validation_films(
+    tiny_config: TinyConfig, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = open_dataset(tiny_dataset)
+    alone = replace(dataset, manifest=dataset.manifest.replace({"split": {"validation": "test"}}))
+    train(tiny_config("train.max_steps=1"), dataset, tmp_path / "run", device="cpu")
+    assert "no validation films" not in caplog.text
+    train(tiny_config("train.max_steps=1"), alone, tmp_path / "alone", device="cpu")
+    assert "no validation films: no checkpoint will be called best" in caplog.text
 
 
 def test_where_all_checkpoints_are_damaged_the_advice_is_not_to_do_the_same_again(

@@ -16,6 +16,7 @@ from xraygen.audit.gallery import films_to_show, named_films
 from xraygen.audit.groups import by_group, check_against_each
 from xraygen.audit.likeness import similarities
 from xraygen.audit.measures import KNOWN_BAD, in_features, in_pixels
+from xraygen.audit.pair import check_pair
 from xraygen.audit.privacy import Neighbours, find_aligned, find_neighbours, privacy_report
 from xraygen.audit.quarantine import check_quarantine, quarantine_suspects
 from xraygen.audit.render import Evidence, check_out, write_report
@@ -37,7 +38,7 @@ from xraygen.audit.settings import (
     chosen_features,
     chosen_weights,
 )
-from xraygen.audit.verdicts import judge, parse_check
+from xraygen.audit.verdicts import Check, judge, parse_check
 from xraygen.dataset.store import Dataset
 from xraygen.devices import choose_device, environment
 from xraygen.metrics.extractors.own import display_name
@@ -68,14 +69,7 @@ class _Material:
 def plan(real: Path, synthetic: Path, out: Path, settings: AuditSettings) -> dict[str, Any]:
     """What `audit` would do; raises what it would raise before the work begins, and writes nothing."""
     choose_device(settings.device)
-    check_out(out)
-    if settings.quarantine:
-        check_quarantine(synthetic, dry_run=True)
-    dataset = read_real(real)
-    for folder in (synthetic, *settings.beside):
-        check_set(folder, dataset.info.size)
-    check_choices(settings.choices, dataset, synthetic, check_settings(settings))
-    check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
+    dataset = _checked(real, synthetic, out, settings, check_settings(settings), dry_run=True)
     available = _available(dataset, synthetic, count_films(synthetic), settings)
     for folder in settings.beside:
         available[str(folder)] = count_films(folder)
@@ -106,17 +100,11 @@ def audit(
 
     Raises:
         UsageError: If a setting is wrong.
-        FolderError: If a folder is not what it should be, the sizes differ, or `out` holds something else.
+        FolderError: If a folder is not what it should be, the sizes differ, or `out` holds something else or the
+            REPORT of other sets.
     """
     checks = check_settings(settings)
-    check_out(out)
-    if settings.quarantine:
-        check_quarantine(synthetic)
-    dataset = read_real(real)
-    for folder in (synthetic, *settings.beside):
-        check_set(folder, dataset.info.size)
-    check_choices(settings.choices, dataset, synthetic, checks)
-    check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
+    _checked(real, synthetic, out, settings, checks)
     material = _gather(real, synthetic, settings, report)
     measured, spaces, shown = _measured(material, settings, report)
     measured |= _by_choice(synthetic, material, settings, report)
@@ -156,6 +144,28 @@ def audit(
     if settings.quarantine:
         quarantine_suspects(synthetic, result)
     return result
+
+
+def _checked(
+    real: Path,
+    synthetic: Path,
+    out: Path,
+    settings: AuditSettings,
+    checks: list[Check],
+    *,
+    dry_run: bool = False,
+) -> Dataset:
+    """The DATASET, if both sets and the settings go together, and the report may be written; no set is read."""
+    check_out(out)
+    if settings.quarantine:
+        check_quarantine(synthetic, dry_run=dry_run)
+    dataset = read_real(real)
+    for folder in (synthetic, *settings.beside):
+        check_set(folder, dataset.info.size)
+    check_pair(out, dataset, synthetic)
+    check_choices(settings.choices, dataset, synthetic, checks)
+    check_against_each(settings.against_each, dataset, read_told(synthetic), synthetic)
+    return dataset
 
 
 def _measured(

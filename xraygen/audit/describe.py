@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xraygen.atomic import sha256_of
 from xraygen.audit.by_choice import choice_summary
 from xraygen.audit.groups import group_caveats
 from xraygen.audit.measures import MEASURES, roughly, unsure
-from xraygen.audit.sets import METADATA_NAME, PROVENANCE_NAME, ImageSet, checkpoint_of
+from xraygen.audit.pair import identity
+from xraygen.audit.sets import ImageSet, checkpoint_of
 from xraygen.audit.verdicts import measure
 from xraygen.dataset.store import Dataset
 
@@ -40,13 +40,11 @@ def describe_real(real: Dataset, train: NDArray[np.int64], test: NDArray[np.int6
 def describe_synthetic(folder: Path, films: ImageSet) -> dict[str, Any]:
     """The SYNTHETIC, without a path; `note` says what it is where it is a DATASET, and is empty otherwise."""
     hashes = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in films.images]
-    files = [folder / METADATA_NAME, folder / PROVENANCE_NAME]
     return {
-        "name": films.name,
+        **identity(folder),
         "films": len(films),
         "duplicates": len(hashes) - len(set(hashes)),
         "images_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
-        "files_sha256": {file.name: sha256_of(file) for file in files if file.is_file()},
         "checkpoint": checkpoint_of(folder),
         "note": _DATASET_NOTE.format(name=films.name) if films.of_patients else "",
     }

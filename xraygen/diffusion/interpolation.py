@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
+from xraygen.diffusion.paths import Watch, unwatched
 from xraygen.diffusion.samplers import ddim_invert
 
 _NO_ANGLE = 1e-6
@@ -123,7 +124,13 @@ def noise_cosine(noise_a: Tensor, noise_b: Tensor) -> Tensor:
 
 
 def inverted_noise(
-    model: Model, diffusion: GaussianDiffusion, x_start: Tensor, *, stop: int, iterations: int = 1
+    model: Model,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    *,
+    stop: int,
+    iterations: int = 1,
+    watch: Watch = unwatched,
 ) -> Tensor:
     """The noise from which the deterministic chain leads back to an image: eps of eq. 4 in inversion's x_t.
 
@@ -133,6 +140,7 @@ def inverted_noise(
         x_start: Clean images, `(B, C, H, W)`, [-1, 1].
         stop: Index of the step to arrive at.
         iterations: Evaluations of the network per step.
+        watch: Told of each step.
 
     Returns:
         `(B, C, H, W)`. Not white, and its variance is not 1: what the network cannot explain is left in it.
@@ -140,7 +148,7 @@ def inverted_noise(
     Source:
         Song et al. 2021, sec. 4.3.
     """
-    x_t = ddim_invert(model, diffusion, x_start, stop=stop, iterations=iterations)
+    x_t = ddim_invert(model, diffusion, x_start, stop=stop, iterations=iterations, watch=watch)
     t = torch.full((len(x_start),), stop, device=x_start.device)
     return diffusion.predict_eps_from_xstart(x_t, t, x_start)
 

@@ -105,15 +105,36 @@ def write_phantoms(
         FolderError: If the folder is not empty and holds no phantoms, or another process writes to it.
     """
     H, W = (size, size) if isinstance(size, int) else size
+    check_phantoms(folder, count, (H, W), file_format, seed)
+    with sole_writer(folder):
+        _claim(folder, _settings((H, W), file_format, seed), count)
+        return _write(folder, count, (H, W), file_format, seed, report)
+
+
+def check_phantoms(
+    folder: Path, count: int, size: int | tuple[int, int], file_format: Format = "dicom", seed: int = 0
+) -> None:
+    """Whether `write_phantoms` would make them; nothing is written.
+
+    Raises:
+        UsageError: As `write_phantoms`.
+        FolderError: As `write_phantoms`.
+    """
+    H, W = (size, size) if isinstance(size, int) else size
     if count < 1 or min(H, W) < MIN_SIDE:
         raise UsageError(
             f"{count} films of {H}x{W} pixels cannot be; ask for 1 or more of {MIN_SIDE} px or more."
         )
-    _refuse_what_is_none(folder)
-    with sole_writer(folder):
-        settings = {"format_version": FORMAT_VERSION, "seed": seed, "size": [H, W], "format": file_format}
-        _claim(folder, settings, count)
-        return _write(folder, count, (H, W), file_format, seed, report)
+    if folder.exists() and not (folder / SETTINGS_NAME).exists() and not _is_free(folder):
+        raise FolderError(
+            f"{folder} exists and holds something else than phantoms; choose an empty or new folder."
+        )
+    _agreed_count(folder, _settings((H, W), file_format, seed), count)
+
+
+def _settings(size: tuple[int, int], file_format: Format, seed: int) -> dict[str, object]:
+    """What a folder's films have in common, as it notes it."""
+    return {"format_version": FORMAT_VERSION, "seed": seed, "size": list(size), "format": file_format}
 
 
 def _write(
@@ -179,30 +200,31 @@ def write_phantom_dicom(path: Path, film: PhantomFilm, seed: int, patient: int, 
     save_dicom(path, dataset, style.transfer_syntax)
 
 
-def _refuse_what_is_none(folder: Path) -> None:
-    """Leave a folder of something else alone."""
-    if folder.exists() and not (folder / SETTINGS_NAME).exists() and not _is_free(folder):
-        raise FolderError(
-            f"{folder} exists and holds something else than phantoms; choose an empty or new folder."
+def _agreed_count(folder: Path, settings: Mapping[str, object], count: int) -> int:
+    """How many films a folder was made for, 0 where it is new; raises if it is another set's or a greater one."""
+    note = folder / SETTINGS_NAME
+    if not note.exists():
+        return 0
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        before = int(found.pop("count"))
+        (H, W), old_format, old_seed = found["size"], found["format"], found["seed"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise FolderError(f"{note} is damaged; delete {folder} and make the phantoms anew.") from None
+    if found != settings or count < before:
+        version = found.get("format_version")
+        other = "" if version == FORMAT_VERSION else " by another version of xraygen"
+        raise UsageError(
+            f"{folder} holds {before} phantoms of {H}x{W} px as {old_format} with seed {old_seed}{other}; "
+            "repeat its settings with no smaller count, or choose another folder."
         )
+    return before
 
 
 def _claim(folder: Path, settings: Mapping[str, object], count: int) -> None:
     """Make the folder this set's, or raise if it is another's."""
     note = folder / SETTINGS_NAME
-    if note.exists():
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-            before = int(found.pop("count"))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise FolderError(f"{note} is damaged; delete {folder} and make the phantoms anew.") from None
-        if found != settings or count < before:
-            raise UsageError(
-                f"{folder} holds {before} phantoms made with {json.dumps(found)}; "
-                "repeat its settings with no smaller count, or choose another folder."
-            )
-    else:
-        before = 0
+    before = _agreed_count(folder, settings, count)
     remove_leftovers(folder)
     for patient in folder.glob("patient-*"):
         remove_leftovers(patient)

@@ -16,6 +16,7 @@ from xraygen.dataset.conditions import Conditions
 from xraygen.devices import compiles, machine
 from xraygen.diffusion.gaussian import GaussianDiffusion, Model
 from xraygen.diffusion.guidance import ConditionalModel
+from xraygen.diffusion.paths import Watch, unwatched
 from xraygen.errors import UsageError
 from xraygen.films.colour import read_colour
 from xraygen.films.grids import tile
@@ -24,7 +25,7 @@ from xraygen.films.quarantine import finish_quarantine, quarantined
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
 from xraygen.models.unet import for_inference
-from xraygen.progress import Progress, Report, silent
+from xraygen.progress import Counter, Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.arithmetic import evaluated
 from xraygen.synthesis.card import data_set_card
@@ -109,12 +110,13 @@ class _Work:
             "repeats": "identical" if here == self.origin["machine"] else "equivalent",
         }
 
-    def images(self, wishes: Sequence[Wish]) -> Stored:
+    def images(self, wishes: Sequence[Wish], watch: Watch) -> Stored:
         """The films of one compute batch, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, padded to its shape."""
         padded = [*wishes, *[wishes[-1]] * (self.settings.compute_batch - len(wishes))]
         model = wish_model(self.network, self.conditions, padded, self.interval, self.device)
         seeds = [wish.seed for wish in padded]
-        x = sample_batch(model, self.chain, seeds, self.config.data.shape, self.settings, self.device)
+        shape = self.config.data.shape
+        x = sample_batch(model, self.chain, seeds, shape, self.settings, self.device, watch)
         return x[: len(wishes)]
 
 
@@ -150,10 +152,10 @@ def generate(
         device: "auto", "cpu" or "cuda[:i]".
         compiled: Compile the network, on a GPU with Triton and a C compiler. None: there, where its precision is
             bfloat16. It takes a minute, and changes an image's last bits; so its machine says so.
-        batch_size: Films between two reports, by default a compute batch of them; it changes no film.
+        batch_size: Films from one count to the next, a compute batch at most and by default; it changes no film.
         share: Which of several processes this is, each of which makes its share; by default what the launcher says.
         origin: Provenance under which the films are made, where it is an older set's.
-        report: Told how many films are done, of the first process's share.
+        report: Told how many films are done, of the first process's share, and each step of those under way.
 
     Returns:
         How many images were made and how many were already there.
@@ -189,10 +191,11 @@ def generate(
     return GenerateSummary(out, len(share.of(wishes)) - present, present, asked - len(wishes))
 
 
-def check_order(
-    run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: str = "auto"
-) -> None:
+def check_order(run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: str = "auto") -> int:
     """Whether `generate` would take an order; nothing is written.
+
+    Returns:
+        How many steps a film would take.
 
     Raises:
         FolderError: As `generate`.
@@ -200,6 +203,7 @@ def check_order(
     """
     work, _ = _prepare(run, out, films, order, Share.of_environment().device(device))
     agreed_provenance(out, work.origin)
+    return len(work.chain.schedule.timesteps)
 
 
 def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.device) -> bool:
@@ -273,8 +277,9 @@ def _make_share(
     present = len(mine) - len(missing)
     if share.number > 0:
         report = silent
-    report(Progress("generate", present, len(mine)))
-    _make(work, missing, len(mine), batch_size or work.settings.compute_batch, landing, report)
+    counter = Counter("generate", len(mine), report)
+    counter.advance(present)
+    _make(work, missing, batch_size, landing, counter)
     return present
 
 
@@ -283,21 +288,23 @@ def _as_wish(film: int | Wish, guidance: Guidance) -> Wish:
 
 
 def _make(
-    work: _Work, missing: Sequence[Wish], asked: int, batch_size: int, landing: ProcessRows, report: Report
+    work: _Work, missing: Sequence[Wish], batch_size: int | None, landing: ProcessRows, counter: Counter
 ) -> None:
-    """Make films, `batch_size` of them between two reports, in compute batches of films that can share one."""
+    """Make films in compute batches of those that can share one, `batch_size` in each at most."""
     alike = sorted(missing, key=lambda wish: wish.network)
-    done = asked - len(missing)
+    steps, whole = len(work.chain.schedule.timesteps), work.settings.compute_batch
+    size = min(batch_size or whole, whole)
     for _, group in groupby(alike, key=lambda wish: wish.network):
         wishes = list(group)
-        for first in range(0, len(wishes), batch_size):
-            turn = wishes[first : first + batch_size]
-            for start in range(0, len(turn), work.settings.compute_batch):
-                batch = turn[start : start + work.settings.compute_batch]
-                for wish, image in zip(batch, work.images(batch), strict=True):
-                    landing.land(work.row(wish), partial(_write_wish, work, wish, image))
-            done += len(turn)
-            report(Progress("generate", done, asked))
+        for first in range(0, len(wishes), size):
+            batch = wishes[first : first + size]
+
+            def watch(step: int, _: torch.Tensor, worth: int = len(batch)) -> None:
+                counter.step(steps - step, steps, worth)
+
+            for wish, image in zip(batch, work.images(batch, watch), strict=True):
+                landing.land(work.row(wish), partial(_write_wish, work, wish, image))
+            counter.advance(len(batch))
 
 
 def _write_wish(work: _Work, wish: Wish, image: Stored, path: Path) -> None:
@@ -311,11 +318,12 @@ def sample_batch(
     shape: tuple[int, int, int],
     settings: SamplerSettings,
     device: torch.device,
+    watch: Watch = unwatched,
 ) -> Stored:
     """Images of these seeds, `[N, H, W]` uint16 or `[N, H, W, 3]` uint8, computed together."""
     noise = SeededNoise(seeds, shape, device)
     x_t = noise.draw()  # (B, C, H, W)
-    return as_stored(sample(model, diffusion, x_t, noise, settings))
+    return as_stored(sample(model, diffusion, x_t, noise, settings, watch=watch))
 
 
 def _write_preview_and_card(out: Path, file_format: FileFormat, origin: dict[str, Any]) -> None:

@@ -14,16 +14,16 @@ from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.video import require_video
-from xraygen.progress import Report, silent
+from xraygen.progress import Counter, Report, silent
 from xraygen.synthesis.images import settings_of_format
 from xraygen.synthesis.path_ends import End, Words, read_end
 from xraygen.synthesis.path_familiarity import Judge, likeness
-from xraygen.synthesis.path_folder import PathFolder, PathFormat, PathOutputs
-from xraygen.synthesis.path_frames import MODES, Mode, Way, counter, lambdas
+from xraygen.synthesis.path_folder import PathFolder, PathFormat, PathOutputs, is_whole
+from xraygen.synthesis.path_frames import MODES, Mode, Way, lambdas
 from xraygen.synthesis.provenance import agreed_provenance, provenance
 from xraygen.synthesis.sampling import SamplerSettings, sampling_diffusion
 from xraygen.synthesis.timesteps import checked_timestep, nearest_step, timestep_of_log_snr
-from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, trained_on
+from xraygen.training.checkpoint import Choice, chosen_checkpoint, load_run, run_config, trained_on
 from xraygen.training.conditions import CONDITIONS, read_conditions
 
 
@@ -35,7 +35,7 @@ class InterpolateSettings:
         mode: paper mixes two independently noised films (Ho et al. 2020, sec. 4.4), shared-noise mixes the films
             and noises them once, slerp mixes the films and takes two noises along an arc, inversion does so with the
             noises that lead back to the films.
-        timestep: How far both films are noised before they are mixed, 0 ... T - 1; more is freer.
+        timestep: How far both films are noised before they are mixed, 0 ... T - 1, the paper's t - 1; more is freer.
         frames: Pictures from film to film, both reconstructed ends included; lambda runs from 0 to 1 in equal steps.
         seed: Seed of the noise.
         log_snr: Instead of `timestep`, a log-SNR as it is at 64 px; see `log_snrs`.
@@ -61,6 +61,10 @@ class PathSummary(NamedTuple):
     frames: int
     notes: tuple[str, ...]
     """What was done to the films, in words."""
+    present: bool = False
+    """Whether all of it was there already."""
+    nearest: str = ""
+    """The t that was taken, in words, where it is another than was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,7 @@ def interpolate(
     checkpoint: Choice = "newest",
     device: str = "auto",
     report: Report = silent,
+    dry_run: bool = False,
 ) -> PathSummary:
     """Write a PATH: frames/, strip.png (film A, the frames, film B), path.gif, curves.png and path.json.
 
@@ -95,7 +100,7 @@ def interpolate(
         run: RUN folder with a checkpoint.
         film_a: Image file (DICOM, PNG, JPEG, NIfTI), or a DATASET row such as `dataset#17`.
         film_b: The other end.
-        out: PATH folder; made anew with the same command, refused if another command made it.
+        out: PATH folder; made anew with the same command unless it is whole, refused if another command made it.
         settings: The way.
         sampler: How the frames are decoded, a batch of them at a time; inversion takes ddim with eta 0 alone.
         outputs: What else is written.
@@ -105,20 +110,24 @@ def interpolate(
             object each.
         checkpoint: Which checkpoint of the RUN.
         device: "auto", "cpu" or "cuda[:i]".
-        report: Told how many frames are done.
+        report: Told how many frames are done, and each step of those under way.
+        dry_run: See whether the PATH can be made, and write nothing.
 
     Returns:
-        How many frames there are, and what was done to the films.
+        How many frames there are, what was done to the films, and whether the PATH was there already.
 
     Raises:
         FilmError: If an image file cannot be read.
-        UsageError: If the timestep or lambda is out of range, a film does not fit the RUN, or it cannot be told a word.
+        UsageError: If the timestep or lambda is out of range, a film does not fit the RUN, it cannot be told a word, or
+            another command made `out`.
+        FolderError: If the RUN has no such checkpoint, or `out` is something else.
     """
     outputs = outputs or PathOutputs()
     target = choose_device(device)
     lam = check_way(settings, sampler)
     if outputs.mp4:
         require_video()
+    run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
     chosen = chosen_checkpoint(run, checkpoint)
     model, diffusion, config = load_run(run, target, chosen)
     told = _Told(read_conditions(run, config), (condition_a or {}, condition_b or {}))
@@ -140,16 +149,25 @@ def interpolate(
     decisive = _decisive(run, way, settings, start, told)
     if file_format != "png":
         decisive |= {**settings_of_format(run, "dicom", False, config.data.shape), "format": file_format}
+    new = provenance(run, chosen, decisive, target)
+    summary = PathSummary(out, len(lam), tuple(_prepared(ends)), nearest=_nearest(chain, start, settings))
+    if dry_run:
+        agreed_provenance(out, new)
+        return summary
     with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, chosen, decisive, target))
+        origin = agreed_provenance(out, new)
+        if is_whole(out, outputs, dataset):
+            return summary._replace(present=True)
         write_json(out / "provenance.json", origin)
         judge = Judge(model, diffusion, target)
         reference = judge.reference(run, chosen.step, dataset, told.conditions, report)
         found = likeness(judge, reference, ends, dataset)
-        frames = way.frames(lam, start, counter("interpolate", len(lam), report))
+        counter = Counter("interpolate", len(lam), report)
+        counter.advance(0)
+        frames = way.frames(lam, start, counter)
         path = PathFolder(out, way, lam, start, frames)
         path.write(origin, outputs, dataset, found, report)
-    return PathSummary(out, len(lam), tuple(_prepared(ends)))
+    return summary
 
 
 def check_way(settings: InterpolateSettings, sampler: SamplerSettings) -> Tensor:
@@ -217,6 +235,15 @@ def _start(
     if settings.log_snr is not None:
         return nearest_step(chain, timestep_of_log_snr(diffusion, settings.log_snr, shape))
     return nearest_step(chain, checked_timestep(diffusion, settings.timestep))
+
+
+def _nearest(chain: GaussianDiffusion, start: int, settings: InterpolateSettings) -> str:
+    """The t of a step, in words, where it is another than was asked for."""
+    t, steps = int(chain.schedule.timesteps[start]), len(chain.schedule.timesteps)
+    if settings.log_snr is None and t == settings.timestep:
+        return ""
+    asked = settings.timestep if settings.log_snr is None else f"log-SNR {settings.log_snr:g} at 64 px"
+    return f"t = {t}, the nearest to {asked} that {steps} steps have"
 
 
 def _decisive(run: Path, way: Way, settings: InterpolateSettings, start: int, told: _Told) -> dict[str, Any]:

@@ -92,8 +92,55 @@ def measure_likelihood(
         FolderError: If the RUN has no such checkpoint.
     """
     settings = settings or LikelihoodSettings()
+    measurement, splits, new = _prepare(run, data, out, splits, settings, checkpoint, device)
+    with sole_writer(out):
+        origin = agreed_provenance(out, new)
+        write_json(out / "provenance.json", origin)
+        measurement.folder.mkdir(exist_ok=True)
+        remove_leftovers(measurement.folder)
+        plans = [_Plan.of(measurement, split, settings) for split in splits]
+        measurement.compute([part for plan in plans for part in plan.work], report)
+        terms = [_collect(measurement, plan) for plan in plans]
+        strip = _strip(measurement, plans[-1])
+        return write_report(out, terms, strip, measurement.diffusion, measurement.bits, origin)
+
+
+def check_likelihood(
+    run: Path,
+    data: Path,
+    out: Path,
+    splits: Sequence[Split],
+    settings: LikelihoodSettings,
+    *,
+    checkpoint: Choice = "newest",
+    device: str = "auto",
+) -> tuple[Dataset, list[Split], int]:
+    """Whether `measure_likelihood` would do it; nothing is written.
+
+    Returns:
+        The DATASET, the splits, each once, and the depth of the pixels.
+
+    Raises:
+        UsageError: As `measure_likelihood`.
+        FolderError: As `measure_likelihood`.
+    """
+    measurement, splits, new = _prepare(run, data, out, splits, settings, checkpoint, device)
+    agreed_provenance(out, new)
+    return measurement.dataset, splits, measurement.bits
+
+
+def _prepare(
+    run: Path,
+    data: Path,
+    out: Path,
+    splits: Sequence[Split],
+    settings: LikelihoodSettings,
+    checkpoint: Choice,
+    device: str,
+) -> tuple[Measurement, list[Split], dict[str, Any]]:
+    """How terms are computed, the splits, each once, and the provenance, if RUN, DATASET and settings fit together."""
     target = choose_device(device)
-    chosen, dataset, splits, bits = fitting(run, data, splits, settings.bits, checkpoint)
+    chosen, dataset, splits, bits = _fitting(run, data, splits, settings.bits, checkpoint)
     model, diffusion, _ = load_run(run, target, chosen)
     chain = diffusion if settings.steps is None else diffusion.respace(settings.steps)
     told = {
@@ -102,36 +149,16 @@ def measure_likelihood(
         "steps": len(chain.schedule.timesteps),
         "dataset_sha256": dataset.info.content_sha256,
     }
-    with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, chosen, told, target))
-        write_json(out / "provenance.json", origin)
-        (out / "terms").mkdir(exist_ok=True)
-        remove_leftovers(out / "terms")
-        measurement = Measurement(
-            out / "terms",
-            model,
-            chain,
-            dataset,
-            bits,
-            settings.clip,
-            settings.seed,
-            settings.batch_size,
-            target,
-        )
-        plans = [_Plan.of(measurement, split, settings) for split in splits]
-        measurement.compute([part for plan in plans for part in plan.work], report)
-        terms = [_collect(measurement, plan) for plan in plans]
-        return write_report(out, terms, _strip(measurement, plans[-1]), chain, bits, origin)
+    measurement = Measurement(
+        out / "terms", model, chain, dataset, bits, settings.clip, settings.seed, settings.batch_size, target
+    )
+    return measurement, splits, provenance(run, chosen, told, target)
 
 
-def fitting(
-    run: Path, data: Path, splits: Sequence[Split], bits: int | None, checkpoint: Choice = "newest"
+def _fitting(
+    run: Path, data: Path, splits: Sequence[Split], bits: int | None, checkpoint: Choice
 ) -> tuple[Checkpoint, Dataset, list[Split], int]:
-    """What `measure_likelihood` would measure, if RUN and DATASET fit together: its arguments, and what it raises.
-
-    Returns:
-        The checkpoint, the DATASET, the splits, each once, and the depth of the pixels.
-    """
+    """The checkpoint, the DATASET, the splits, each once, and the depth of the pixels, if RUN and DATASET fit."""
     config = run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
     chosen = chosen_checkpoint(run, checkpoint)
     dataset = open_dataset(data)

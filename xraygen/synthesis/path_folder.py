@@ -1,5 +1,8 @@
 """What a PATH holds: frames, strip, GIF, video, grid, the curves, and path.json, which says that they are all there."""
 
+import hashlib
+import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xraygen.atomic import write_json
+from xraygen.atomic import sha256_of, write_json
 from xraygen.dataset.store import Dataset
 from xraygen.films.grids import tile, write_gif
 from xraygen.films.synthetic import SERIES_DESCRIPTION
@@ -27,6 +30,12 @@ from xraygen.synthesis.sampling import as_stored
 from xraygen.synthesis.timesteps import log_snrs
 
 FORMAT_VERSION = 1
+PATH = "path.json"
+_FILES = (
+    *("provenance.json", "frames/frame-*.png", "series/frame-*.dcm", "path.dcm", "path.gif", "path.mp4"),
+    *("strip.png", "curves.png", "grid.png"),
+)
+_log = logging.getLogger(__name__)
 WHOSE = "between two patients' films: personal data"
 """What a video and a DICOM object say of themselves."""
 
@@ -49,6 +58,38 @@ class PathOutputs:
     features: str = "efficientnet-lite0"
     grid: bool = False
     mp4: bool = False
+
+
+def is_whole(out: Path, outputs: PathOutputs, dataset: Dataset | None) -> bool:
+    """Whether a PATH that was made as asked holds all of what is asked for, to the byte, as its path.json says.
+
+    What it warned of when it was made, it warns of again.
+    """
+    try:
+        told = json.loads((out / PATH).read_text(encoding="utf-8"))
+        whole = (
+            told["asked_sha256"] == _asked(outputs, dataset)
+            and told["sha256"].items() <= _hashes(out).items()
+        )
+        warnings = told["likeness_to_training_films"]["warnings"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    for warning in warnings if whole else ():
+        _log.warning(warning)
+    return bool(whole)
+
+
+def _asked(outputs: PathOutputs, dataset: Dataset | None) -> str:
+    """A hash of what is written besides the frames and by what it is measured: path.json names no file of a user's."""
+    data = "" if dataset is None else dataset.info.content_sha256
+    asked = [data, outputs.features, outputs.grid, outputs.mp4]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _hashes(out: Path) -> dict[str, str]:
+    """Of the files of a PATH but path.json, by name; others that lie there are not looked at."""
+    files = (file for pattern in _FILES for file in sorted(out.glob(pattern)))
+    return {file.relative_to(out).as_posix(): sha256_of(file) for file in files}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +143,8 @@ class PathFolder:
             grid = make_grid(self.way, self.lam, report)
             write_png(self.out / "grid.png", grid.picture)
             told["grid"] = grid.shows
-        write_json(self.out / "path.json", {**told, "frames": entries})
+        whole = {"asked_sha256": _asked(outputs, dataset), "sha256": _hashes(self.out)}
+        write_json(self.out / PATH, {**told, "frames": entries, **whole})
 
     def _write_pictures(self, stored: Stored, ends: Stored, bits: int, *, mp4: bool) -> None:
         """Frames, strip, GIF and video."""

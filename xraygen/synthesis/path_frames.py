@@ -3,7 +3,6 @@
 F frames, C channel, H, W sides, D embedding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +20,11 @@ from xraygen.diffusion.interpolation import (
     noise_cosine,
     noise_variance,
 )
+from xraygen.diffusion.paths import Watch, unwatched
 from xraygen.diffusion.samplers import ddim_sample, no_noise
 from xraygen.errors import UsageError
 from xraygen.models.unet import UNet
-from xraygen.progress import Progress, Report
+from xraygen.progress import Counter, silent
 from xraygen.seeds import torch_generator
 from xraygen.synthesis.arithmetic import evaluated
 from xraygen.synthesis.path_ends import End
@@ -101,27 +101,30 @@ class Way:
         first, second = self.ends
         return (second, first) if self.turned else (first, second)
 
-    def frames(self, lam: Tensor, start: int, advance: Callable[[int], None]) -> Frames:
+    def frames(self, lam: Tensor, start: int, counter: Counter | None = None) -> Frames:
         """Decode the frames at these places.
 
         Args:
             lam: Places from A to B, float64 `(F,)`, symmetric about 1/2.
             start: Step of the chain to which the films are noised.
-            advance: Told how many more frames are done.
+            counter: Counts frames that are done, and the steps of those under way.
 
         Returns:
             Frames on the CPU.
         """
-        x_t = self.noisy(lam, start)
+        counter = counter or Counter("frames", len(lam), silent)
+        x_t = self.noisy(
+            lam, start, lambda step, _: counter.step(step + 1, start + 1, worth=0, name="inversion")
+        )
         first, second = (end.x for end in self.ordered)
         weight = lam.float().view(-1, 1, 1, 1)
         clean = (1 - weight) * first + weight * second
         variance = noise_variance(self.chain, x_t.cpu(), clean, torch.full((len(lam),), start))
-        x = self._decode(x_t, lam, start, advance)
+        x = self._decode(x_t, lam, start, counter)
         return Frames(x.flip(0), variance.flip(0)) if self.turned else Frames(x, variance)
 
-    def noisy(self, lam: Tensor, start: int) -> Tensor:
-        """Noisy frames, `(F, C, H, W)`, in the order of content."""
+    def noisy(self, lam: Tensor, start: int, watch: Watch = unwatched) -> Tensor:
+        """Noisy frames, `(F, C, H, W)`, in the order of content; `watch` is told of an inversion's steps."""
         count = len(lam)
         t = torch.full((count,), start)
         x_a, x_b = (end.x.expand(count, -1, -1, -1) for end in self.ordered)
@@ -129,7 +132,7 @@ class Way:
             noise = torch.randn(x_a.shape[1:], generator=torch_generator(self.seed, "shared noise"))
             x_t = interpolate_shared_noise(self.chain, x_a, x_b, noise.expand_as(x_a), t, lam.float())
             return x_t.to(self.device)
-        noises = self.inverted(start) if self.mode == "inversion" else self._keyed_noises()
+        noises = self.inverted(start, watch) if self.mode == "inversion" else self._keyed_noises()
         noise_a, noise_b = (noise.expand(count, -1, -1, -1) for noise in noises)
         if self.mode == "paper":
             return interpolate_paper(self.chain, x_a, x_b, noise_a, noise_b, t, lam.float()).to(self.device)
@@ -138,7 +141,7 @@ class Way:
         )
         return x_t.to(self.device)
 
-    def inverted(self, start: int) -> Tensor:
+    def inverted(self, start: int, watch: Watch = unwatched) -> Tensor:
         """The noises that inversion finds, `(2, C, H, W)`, in the order of content, on the CPU."""
         films = torch.stack([end.x for end in self.ordered]).to(self.device)
         with torch.inference_mode():
@@ -148,6 +151,7 @@ class Way:
                 films,
                 stop=start,
                 iterations=self.iterations,
+                watch=watch,
             )
         return noises.cpu().clone()
 
@@ -180,7 +184,7 @@ class Way:
             return noise_cosine(noise_a, noise_b)
         return 1.0 if self.ends[0].content == self.ends[1].content else 0.0
 
-    def _decode(self, x_t: Tensor, lam: Tensor, start: int, advance: Callable[[int], None]) -> Tensor:
+    def _decode(self, x_t: Tensor, lam: Tensor, start: int, counter: Counter) -> Tensor:
         """Noisy frames to frames, on the CPU; the chain's noise is one for all, so that frames differ by lambda alone.
 
         All parts are of one size, the last one padded, since torch's kernels give other bits at other shapes.
@@ -196,24 +200,15 @@ class Way:
         for first in range(0, count, size):
             places = torch.arange(first, first + size).clamp(max=count - 1)
             model, part = self.model(lam[places]), x_t[places.to(x_t.device)]
-            if self.mode == "inversion":  # what clipping cuts off would not come back
-                x = ddim_sample(model, self.chain, part, no_noise, start=start, clip=False)
-            else:
-                x = sample(model, self.chain, part, shared_noise, self.sampler, start=start)
             kept = min(size, count - first)
+
+            def watch(step: int, _: Tensor, kept: int = kept) -> None:
+                counter.step(start + 1 - step, start + 1, worth=kept)
+
+            if self.mode == "inversion":  # what clipping cuts off would not come back
+                x = ddim_sample(model, self.chain, part, no_noise, start=start, clip=False, watch=watch)
+            else:
+                x = sample(model, self.chain, part, shared_noise, self.sampler, start=start, watch=watch)
             decoded.append(x[:kept].cpu().clone())
-            advance(kept)
+            counter.advance(kept)
         return torch.cat(decoded)
-
-
-def counter(task: str, total: int, report: Report) -> Callable[[int], None]:
-    """Adds up what is done, and tells."""
-    done = 0
-    report(Progress(task, 0, total))
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        report(Progress(task, done, total))
-
-    return advance

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xraygen.progress import Report
-from xraygen.synthesis.path_frames import Way, counter
+from xraygen.progress import Counter, Report
+from xraygen.synthesis.path_frames import Way
 from xraygen.synthesis.progressive import captioned
 from xraygen.synthesis.sampling import as_stored
 from xraygen.synthesis.timesteps import nearest_step
@@ -43,10 +43,11 @@ def make_grid(way: Way, lam: Tensor, report: Report) -> Grid:
         A row per noise: film A, the frames, film B.
     """
     starts = grid_steps(way)
-    advance = counter("grid", len(starts) * len(lam), report)
+    counter = Counter("grid", len(starts) * len(lam), report)
+    counter.advance(0)
     x_a, x_b = (end.x for end in way.ends)
     weight = lam.float().view(-1, 1, 1, 1)
-    rows = [way.frames(lam, start, advance).x for start in starts]
+    rows = [way.frames(lam, start, counter).x for start in starts]
     rows.append((1 - weight) * x_a + weight * x_b)
     cells = [torch.cat([x_a[None], row, x_b[None]]) for row in rows]  # (2 + F, C, H, W) each
     steps = [int(way.chain.schedule.timesteps[start]) + 1 for start in starts]

@@ -20,7 +20,7 @@ import numpy as np
 from xraygen.config import ConditionsConfig
 from xraygen.dataset.conditions import Conditions, fit_conditions
 from xraygen.dataset.store import Dataset
-from xraygen.errors import UsageError
+from xraygen.errors import FolderError, UsageError
 from xraygen.films.listing import column_of
 from xraygen.synthesis.conditions import Guidance, Wish
 
@@ -156,7 +156,10 @@ def balance(dataset: Dataset, columns: Sequence[str]) -> Balance:
         UsageError: If a column is none that a network may be told, or one of numbers.
     """
     columns = tuple(dict.fromkeys(columns))
-    fitted = fit_conditions(dataset, ConditionsConfig(columns=columns))
+    try:
+        fitted = fit_conditions(dataset, ConditionsConfig(columns=columns))
+    except UsageError as error:  # it names the setting of a training, which is none here
+        raise UsageError(f"--balance {str(error).removeprefix('conditions.columns: ')}") from None
     for member in fitted.members:
         if member.kind == "continuous":
             raise UsageError(f"--balance {member.name}: holds numbers; expected a column of words.")
@@ -174,3 +177,20 @@ def balance(dataset: Dataset, columns: Sequence[str]) -> Balance:
     return Balance(
         columns, before, {word: most - count for word, count in before.items()}, len(values) - len(known)
     )
+
+
+def is_written(path: Path, plan: str) -> bool:
+    """Whether a file holds this very plan already.
+
+    Raises:
+        FolderError: If it is a folder or holds something else, such as a plan that a person has changed.
+    """
+    if path.is_dir():
+        raise FolderError(f"{path} is a folder; expected the name of a file to write.")
+    if not path.exists():
+        return False
+    if path.read_bytes() != plan.encode():
+        raise FolderError(
+            f"{path} exists already and holds something else than this plan; choose another --out."
+        )
+    return True

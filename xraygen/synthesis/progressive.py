@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xraygen.atomic import remove_leftovers, sole_writer, write_json
 from xraygen.devices import choose_device
-from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.grids import tile, write_gif
 from xraygen.films.synthetic import SERIES_DESCRIPTION
@@ -100,16 +99,9 @@ def progressive(
     Source:
         Ho et al. 2020, sec. 4.3, fig. 6 and 7.
     """
-    target = choose_device(device)
-    model, diffusion, config = load_run(run, target)
-    chain, every, splits = fitting(diffusion, settings, sampler)
-    steps = len(chain.schedule.timesteps)
-    columns = kept_steps(steps, every)
-    told = {**asdict(sampler), "steps": steps, "every": every, "seeds": list(seeds)}
-    told |= {"splits": list(splits), "branches": settings.branches, "noise": NOISE}
-    chains = Chains(model, chain, config.data.shape, sampler, target, report)
+    chains, columns, splits, new = _prepare(run, seeds, settings, sampler, device, report)
     with sole_writer(out):
-        origin = agreed_provenance(out, provenance(run, newest_checkpoint(run), told, target))
+        origin = agreed_provenance(out, new)
         write_json(out / "provenance.json", origin)
         remove_leftovers(out)
         wanted = [STRIP, *([GIF] if gif else []), *([SHARED] if splits else [])]
@@ -124,19 +116,48 @@ def progressive(
     return ProgressiveSummary(out, made, tuple(name for name in wanted if name not in made))
 
 
-def fitting(
-    diffusion: GaussianDiffusion, settings: ProgressiveSettings, sampler: SamplerSettings
-) -> tuple[GaussianDiffusion, int, tuple[int, ...]]:
-    """The chain, its steps from column to column and its splits, if the settings fit a RUN's diffusion.
+def check_progressive(
+    run: Path,
+    out: Path,
+    seeds: Sequence[int],
+    settings: ProgressiveSettings,
+    sampler: SamplerSettings,
+    device: str = "auto",
+) -> tuple[int, tuple[int, ...]]:
+    """Whether `progressive` would do it; nothing is written.
+
+    Returns:
+        The steps of each chain, and the splits.
 
     Raises:
-        UsageError: If they do not.
+        FolderError: As `progressive`.
+        UsageError: As `progressive`.
     """
+    chains, _, splits, new = _prepare(run, seeds, settings, sampler, device, silent)
+    agreed_provenance(out, new)
+    return len(chains.diffusion.schedule.timesteps), splits
+
+
+def _prepare(
+    run: Path,
+    seeds: Sequence[int],
+    settings: ProgressiveSettings,
+    sampler: SamplerSettings,
+    device: str,
+    report: Report,
+) -> tuple[Chains, list[int], tuple[int, ...], dict[str, Any]]:
+    """The chains, their steps that are shown, the splits and the provenance, if the settings fit the RUN."""
+    target = choose_device(device)
+    model, diffusion, config = load_run(run, target)
     chain = sampling_diffusion(diffusion, sampler)
     steps = len(chain.schedule.timesteps)
     every = math.ceil(steps / _COLUMNS) if settings.every is None else settings.every
-    kept_steps(steps, every)
-    return chain, every, split_timesteps(settings, chain.schedule.num_timesteps)
+    columns = kept_steps(steps, every)
+    splits = split_timesteps(settings, chain.schedule.num_timesteps)
+    told = {**asdict(sampler), "steps": steps, "every": every, "seeds": list(seeds)}
+    told |= {"splits": list(splits), "branches": settings.branches, "noise": NOISE}
+    chains = Chains(model, chain, config.data.shape, sampler, target, report)
+    return chains, columns, splits, provenance(run, newest_checkpoint(run), told, target)
 
 
 def kept_steps(steps: int, every: int) -> list[int]:

@@ -21,6 +21,7 @@ OLDER = "an older version"
 """What a set is by that does not say its version."""
 _MEANT = {"precision": "float32", "noise": "mt19937"}
 """Settings that older versions did not say, and what they meant."""
+_SHORT = 40
 _DECIDES_NOTHING = ("id", "dataset_sha256", "created", "clock", "machine", "environment")
 
 
@@ -94,17 +95,22 @@ def agreed_provenance(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
     what = differences(old, new)
     if what:
         raise UsageError(
-            f"{folder} was made with another {', '.join(what)}; repeat the same command or choose another --out."
+            f"{folder} was made with another {', '.join(what)}; repeat the same command, or choose another --out."
         )
     return old
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What decides the images and is not the same, settings by their names; a set of an older version may lack it."""
+    """What decides the images and is not the same, settings with both values; a set of an older version may lack it."""
     keys = [key for key in new if key not in (*_DECIDES_NOTHING, "settings") and old.get(key) != new[key]]
     there, here = settings_of(old), settings_of(new)
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    return keys + [f"settings ({', '.join(names)})"] * bool(names)
+    return keys + [_told_apart(name, there.get(name), here.get(name)) for name in names]
+
+
+def _told_apart(name: str, there: object, here: object) -> str:
+    """A setting with both values, where they are short: seeds may be thousands, and hashes tell nobody anything."""
+    return f"{name} ({there}, now {here})" if len(f"{there}{here}") < _SHORT else name
 
 
 def settings_of(origin: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import FolderError
 from xraygen.models.unet import UNet
-from xraygen.presets import shipped_models
+from xraygen.presets import run_folder, shipped_models
 from xraygen.training.conditions import read_conditions
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def load_run(
     """Open a RUN for sampling.
 
     Args:
-        folder: RUN folder.
+        folder: RUN folder, or the name of a model that ships with xraygen.
         device: Where the network goes.
         checkpoint: "newest", "best", a step, or what `chosen_checkpoint` returned.
 
@@ -93,7 +93,7 @@ def load_run(
     Raises:
         FolderError: If the folder is no RUN, or holds no such checkpoint that is whole.
     """
-    folder = Path(folder)
+    folder = run_folder(folder)
     config = run_config(folder)
     checkpoint = chosen_checkpoint(folder, checkpoint)
     model = UNet(config.model, read_conditions(folder, config).sizes)
@@ -161,7 +161,7 @@ def _best_step(run: Path) -> int:
     except FileNotFoundError:
         raise FolderError(
             f"{run} does not say which checkpoint is best: its DATASET has no validation films, or it was not trained "
-            "far enough to look at them; use the newest."
+            "far enough to look at them; use the newest (--checkpoint newest)."
         ) from None
     except (ValueError, KeyError, TypeError):
         raise FolderError(f"{path} is damaged; use the newest checkpoint.") from None

@@ -158,6 +158,12 @@ class _Training:
             resident_films(dataset, rows, accelerator.device, config.train.data_on_device),
             self.conditions,
         )
+        if self._main and len(dataset.indices("validation")) == 0:
+            _log.warning(
+                "%s has no validation films: no checkpoint will be called best, and nobody sees whether films are "
+                "learned by heart; for both, ingest it with a larger second --split.",
+                dataset.folder,
+            )
         self.held = held_films(dataset, self.diffusion, config.train.seed, self.conditions)
         self.films = grey_levels(self.held.train.x_start)
         self.state = fresh_state(config, accelerator.device, self._sizes)
