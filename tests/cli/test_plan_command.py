@@ -25,8 +25,8 @@ def test_a_file_that_holds_something_else_is_left_alone(
         assert out.read_bytes() == proposed
     changed = proposed + b"99,M\n"
     out.write_bytes(changed)
-    for again in (command, (*command, "--dry-run", "--json")):
-        result = xraygen_cli(*again)
+    for refused in (command, (*command, "--dry-run", "--json")):
+        result = xraygen_cli(*refused)
         assert result.exit_code == 1
         assert "plan.csv exists already and holds something else than this plan; choose" in " ".join(
             result.stderr.split()
