@@ -140,6 +140,8 @@ def test_the_commands_of_a_page_run(
         arguments = smaller(words)
         written = [] if "--dry-run" in words else list(pairwise(arguments))
         out = next((value for option, value in reversed(written) if option == "--out"), "")
+        if words[1:2] == ["train"]:  # whose dry run refuses a RUN of other films
+            out = arguments[arguments.index("--out") + 1]
         if out and not goes_on(made.get(out), arguments):
             shutil.rmtree(workplace / out, ignore_errors=True)
         result = xraygen_cli(*arguments)
@@ -151,7 +153,7 @@ def test_the_commands_of_a_page_run(
             result = xraygen_cli(*arguments)
         answered = {0, 1} if "--fail-on" in words else {0}  # a network of 20 steps may well fail its audit
         assert result.exit_code in answered, (arguments, result.stderr)
-        if out:
+        if out and "--dry-run" not in words:
             made[out] = arguments
             assert (workplace / out).is_file() or any((workplace / out).iterdir()), arguments
     if page.stem == "conditions":  # the one page whose Python leaves no name to its reader
