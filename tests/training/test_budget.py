@@ -233,7 +233,7 @@ def test_a_process_measures_its_devices_peak_once() -> None:
 
 
 def test_dry_run_prints_the_budget_and_the_settings(
-    xraygen_cli: Callable[..., Result], tmp_path: Path
+    xraygen_cli: Callable[..., Result], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     small = ("--set", "data.image_size=16", "--set", "model.channels=32", "--set", "train.batch_size=2")
     result = xraygen_cli(
@@ -241,7 +241,7 @@ def test_dry_run_prints_the_budget_and_the_settings(
         "--config",
         "cxr-64",
         "--data",
-        tmp_path / "none",
+        tiny_dataset,
         "--out",
         tmp_path / "run",
         *small,
