@@ -58,6 +58,10 @@ def write_dicom_film(folder: Path, values: Values, write_dicom: Callable[..., Pa
     return write_dicom(values)
 
 
+def write_large_film(folder: Path, values: Values, write_dicom: Callable[..., Path]) -> Path:
+    return write_dicom(np.resize(values, (701, 397)))  # of which strip after strip is read
+
+
 def write_png(folder: Path, values: Values, write_dicom: Callable[..., Path]) -> Path:
     (folder / "film").write_bytes(imagecodecs.png_encode(values))
     return folder / "film"
@@ -78,7 +82,9 @@ def write_nifti(folder: Path, values: Values, write_dicom: Callable[..., Path]) 
     return folder / "film.nii.gz"
 
 
-@pytest.mark.parametrize("write", [write_dicom_film, write_png, write_tiff, write_jpeg, write_nifti])
+@pytest.mark.parametrize(
+    "write", [write_dicom_film, write_large_film, write_png, write_tiff, write_jpeg, write_nifti]
+)
 def test_a_disk_that_fails_at_any_touch_of_a_film_raises_its_own_error(
     write: Callable[..., Path],
     levels: Values,

@@ -14,6 +14,7 @@ LONGEST_BOX = 4096
 """Where a code stream has begun, also inside a JP2 file."""
 MAX_UNPACKED_BYTES = 8 * MAX_PIXELS
 """What a packed file may become: eight bytes a pixel."""
+_SYNTAX = b"\x02\0\x10\0UI"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _LONGEST_META = 2**16
 _CHUNK = 2**20
@@ -62,11 +63,15 @@ def claimed_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def check_deflated(file: BinaryIO) -> None:
+def check_unpacked(file: BinaryIO) -> str:
     """Refuse a deflated DICOM file that would unpack to more than a film, before anybody unpacks it into memory.
 
     Args:
         file: Any file, at its start; afterwards anywhere.
+
+    Returns:
+        The Transfer Syntax UID that its File Meta Information claims; "" where that is not known, or where the file may
+        be a deflated one.
 
     Raises:
         FilmError: `too_large` beyond MAX_UNPACKED_BYTES.
@@ -76,7 +81,7 @@ def check_deflated(file: BinaryIO) -> None:
     """
     head = file.read(_LONGEST_META)
     if _DEFLATED not in head:
-        return
+        return _claimed_syntax(head)
     at = 132 if head[128:132] == b"DICM" else 0
     while head[at : at + 2] == b"\x02\0" and at + 12 <= len(head):
         long = head[at + 4 : at + 6] in _LONG
@@ -95,4 +100,13 @@ def check_deflated(file: BinaryIO) -> None:
                 )
             packed = inflate.unconsumed_tail or file.read(_CHUNK)
     except zlib.error:
-        return  # whoever reads it says so
+        pass  # whoever reads it says so
+    return ""
+
+
+def _claimed_syntax(head: bytes) -> str:
+    """Transfer Syntax UID (0002,0010), which File Meta Information has in Explicit VR Little Endian (PS3.10 7.1)."""
+    at = head.find(_SYNTAX)
+    start = at + len(_SYNTAX) + 2
+    stop = start + int.from_bytes(head[start - 2 : start], "little")
+    return head[start:stop].rstrip(b"\0 ").decode("ascii", "replace") if at >= 0 else ""

@@ -4,13 +4,14 @@ The way of the pixels: decode -> stored integers -> turned upright -> display (m
 """
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -22,12 +23,14 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xraygen.errors import FilmError
-from xraygen.films.claims import check_deflated
-from xraygen.films.decoders import PixelFormat, decode, number_of, pixel_format, raw_text_of, text_of
+from xraygen.films.claims import check_unpacked
+from xraygen.films.decoders import LITTLE_ENDIAN, decode
 from xraygen.films.disk import pass_on_failure
 from xraygen.films.display import Display
+from xraygen.films.elements import PixelFormat, number_of, pixel_format, raw_text_of, text_of, value_of
 from xraygen.films.greyscale import display_flags, display_of
 from xraygen.films.jpeg2000 import Coarse, decode_coarsely
+from xraygen.films.native import UNDEFINED_LENGTH, left_in_file
 from xraygen.films.objects import (
     STRICT,
     ReadOptions,
@@ -51,7 +54,8 @@ _TAGS = [Tag(keyword) for keyword in (
 )]  # fmt: skip
 """What is read; as tags, since pydicom would look up each keyword again for every film."""
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
+_LARGE = 2**18
+"""Bytes of an element beyond which it stays in the file: pixels are read strip by strip, see `read_native`."""
 _LONGEST_LIFE_YEARS = 130
 
 _VIEW_CODES = {
@@ -170,7 +174,7 @@ def _read(path: Path, options: ReadOptions, coarse: Coarse | None) -> StoredFilm
         film = None if values is None else _film(dataset, layout, values)
         if film is not None and film.display.commutes and film.display.voi_kind != "percentiles":
             return film
-    return _film(dataset, layout, decode(dataset, syntax, layout))
+    return _film(dataset, layout, decode(dataset, syntax, layout, path))
 
 
 def _film(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> StoredFilm:
@@ -206,9 +210,15 @@ def _parse(path: Path) -> tuple[Dataset, UID]:
         with path.open("rb") as file:
             marked = file.read(132)[128:] == b"DICM"
             file.seek(0)
-            check_deflated(file)
+            plain = (
+                check_unpacked(file) in LITTLE_ENDIAN
+            )  # pydicom leaves out compressed pixels after reading them
             file.seek(0)
-            dataset = pydicom.dcmread(file, force=True, specific_tags=_TAGS)
+            dataset = pydicom.dcmread(
+                file, force=True, specific_tags=_TAGS, defer_size=_LARGE if plain else None
+            )
+            if _ends_before(left_in_file(dataset), file):
+                raise _cut_off()
     except FilmError:
         raise
     except OSError as error:
@@ -219,15 +229,18 @@ def _parse(path: Path) -> tuple[Dataset, UID]:
             "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
         ) from error
     except EOFError as error:
-        raise FilmError(
-            "truncated", "The file ends inside an element: it is cut off; copy it again."
-        ) from error
+        raise _cut_off() from error
     except Exception as error:
         raise _unparseable(marked) from error
     if not marked and not ({"Rows", "SOPClassUID", "Modality"} & set(dataset.dir())):
         raise _unparseable(marked)
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     return dataset, UID(str(syntax))
+
+
+def _ends_before(element: RawDataElement | None, file: BinaryIO) -> bool:
+    """Whether a file stops inside an element that was left in it."""
+    return element is not None and element.value_tell + element.length > os.fstat(file.fileno()).st_size
 
 
 def _cut_off() -> FilmError:
@@ -263,7 +276,9 @@ def _unparseable(marked: bool) -> FilmError:
 def _orientation(dataset: Dataset) -> tuple[str, str]:
     """First letters of the directions of rows and columns; empty where they are absent or damaged."""
     try:
-        row, column = (str(part).strip().upper()[:1] for part in dataset.get("PatientOrientation") or ())
+        row, column = (
+            str(part).strip().upper()[:1] for part in value_of(dataset, "PatientOrientation") or ()
+        )
     except (ValueError, TypeError):
         return "", ""
     return row, column

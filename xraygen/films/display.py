@@ -131,7 +131,10 @@ def window_linear(x: Floats, center: float, width: float) -> Floats:
     """
     if width == 1:
         return (x > center - 0.5).astype(np.float64)
-    return (x - (center - 0.5)) / (width - 1) + 0.5
+    light = x - (center - 0.5)
+    light /= width - 1
+    light += 0.5
+    return light
 
 
 def window_linear_exact(x: Floats, center: float, width: float) -> Floats:
@@ -218,18 +221,25 @@ class Display:
         Returns:
             The same type and shape; the same array where the window cuts off nothing.
         """
-        assert self._black_and_white is not None
-        black, white = self._black_and_white
-        low, high = min(black, white), max(black, white)
-        held = self.levels or (-np.inf, np.inf)  # what the film's type can hold
-        if self.padding is None and low <= held[0] and held[1] <= high:
+        if self.padding is None and self._cuts is None:
             return stored
+        assert self._black_and_white is not None
         number = stored.dtype.type  # plain integers take NumPy's slow way
-        first, last = (number(min(max(end, held[0]), held[1])) for end in (low, high))
-        inside: NDArray[Any] = np.clip(stored, first, last, out=out)
+        first, last = self._cuts or self.levels or (-np.inf, np.inf)
+        inside: NDArray[Any] = np.clip(stored, number(first), number(last), out=out)
         if self.padding is not None:
-            inside[padding_mask(stored, self.padding)] = black
+            inside[padding_mask(stored, self.padding)] = self._black_and_white[0]
         return inside
+
+    @cached_property
+    def _cuts(self) -> tuple[float, float] | None:
+        """Smallest and largest stored value inside the window; None where it holds all that the film's type can."""
+        assert self._black_and_white is not None
+        low, high = min(self._black_and_white), max(self._black_and_white)
+        held = self.levels or (-np.inf, np.inf)
+        if low <= held[0] and held[1] <= high:
+            return None
+        return min(max(low, held[0]), held[1]), min(max(high, held[0]), held[1])
 
     def without_padding(self) -> Self:
         """The display of `bounded` values, in which padding is black already."""

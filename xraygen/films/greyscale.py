@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
-from xraygen.films.decoders import PixelFormat, number_of, text_of
 from xraygen.films.display import (
     Display,
     Intensity,
@@ -22,6 +21,7 @@ from xraygen.films.display import (
     robust_window,
     window_between,
 )
+from xraygen.films.elements import PixelFormat, number_of, text_of, value_of
 from xraygen.films.objects import is_for_processing
 
 
@@ -78,7 +78,6 @@ def display_flags(
     photometric, shape = _polarity(dataset)
     contradicts = photometric.startswith("MONOCHROME") and shape in ("IDENTITY", "INVERSE")
     slope = number_of(dataset, "RescaleSlope")
-    voi_named = any(_is_there(dataset, name) for name in ("VOILUTSequence", "WindowCenter", "WindowWidth"))
     found = {
         "for_processing": raw,
         "presentation_contradicts_photometric": contradicts
@@ -86,7 +85,9 @@ def display_flags(
         "modality_unusable": not raw
         and not isinstance(display.modality, LookUpTable)
         and (_is_there(dataset, "ModalityLUTSequence") or (_is_there(dataset, "RescaleSlope") and not slope)),
-        "voi_unusable": not raw and display.voi_kind == "percentiles" and voi_named,
+        "voi_unusable": not raw
+        and display.voi_kind == "percentiles"
+        and any(_is_there(dataset, name) for name in ("VOILUTSequence", "WindowCenter", "WindowWidth")),
         "padding_everywhere": display.padding is not None
         and bool(padding_mask(values, display.padding).all()),
         "padding_out_of_range": named is not None and not low <= named[0] <= named[1] <= high,
@@ -96,8 +97,10 @@ def display_flags(
 
 def _is_there(dataset: Dataset, keyword: str) -> bool:
     """Whether an element is present and not empty, usable or not."""
+    if keyword not in dataset:
+        return False
     try:
-        value = dataset.get(keyword)
+        value = dataset[keyword].value
     except Exception:  # noqa: BLE001 - pydicom raises many kinds for damaged values, and each means "there"
         return True
     return value is not None and value != "" and (not hasattr(value, "__len__") or len(value) > 0)
@@ -175,7 +178,7 @@ def _voi(
 def _look_up_table(dataset: Dataset, sequence: str, signed: bool) -> LookUpTable | None:
     """The first table of a LUT sequence; None where there is none that can be used (PS3.3 C.11.1.1.1)."""
     try:
-        item = dataset.get(sequence)[0]
+        item = value_of(dataset, sequence)[0]
         count, first, bits = (int(part) for part in item.LUTDescriptor)
         data = item.LUTData
     except Exception:  # noqa: BLE001 - absent, empty and damaged sequences all mean "no table"

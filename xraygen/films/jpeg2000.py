@@ -14,7 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from xraygen.films.claims import LONGEST_BOX, SIZ, claimed_size
-from xraygen.films.decoders import JPEG_2000, Integers, PixelFormat, only_frame
+from xraygen.films.decoders import JPEG_2000, only_frame
+from xraygen.films.elements import PixelFormat
+from xraygen.films.native import Integers
 
 Detail = Literal["full", "half", "quarter"]
 LEVELS: dict[Detail, int] = {"full": 0, "half": 1, "quarter": 2}

@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
 from xraygen.errors import FilmError, UsageError
-from xraygen.films.decoders import integer_of, raw_text_of, text_of
+from xraygen.films.elements import integer_of, raw_text_of, text_of
 
 RADIOGRAPH_CLASSES = {"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"}
 """CR, and DX For Presentation."""
@@ -161,6 +161,7 @@ def shows_another_part(dataset: Dataset) -> bool:
     return by_text is False
 
 
+@lru_cache(maxsize=256)
 def names_chest(part: str) -> bool | None:
     """Whether a body part's name is the chest's (also among others): None for one that is not known.
 

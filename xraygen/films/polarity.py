@@ -6,6 +6,7 @@ docs/measure_polarity.py and written in docs/concepts/display.md.
 Frontal films only: lateral ones are not judged.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,15 @@ def may_be_negative(values: StoredValues, display: Display) -> bool:
 
 def displayed_correlation(values: StoredValues, display: Display) -> float:
     """`chest_correlation` of a film of any size, of whose stored values `[H, W]` 56 x 56 are looked at."""
-    rows, columns = (((np.arange(_SAMPLES) + 0.5) * side / _SAMPLES).astype(np.intp) for side in values.shape)
-    sample = values[np.ix_(rows, columns)].astype(np.float64)  # [56, 56]
+    rows, columns = (_sampled(side) for side in values.shape)
+    sample = values[rows[:, None], columns].astype(np.float64)  # [56, 56]
     return chest_correlation(display.apply(sample))
+
+
+@lru_cache(maxsize=64)
+def _sampled(side: int) -> NDArray[np.intp]:
+    """Which pixels of a side are looked at, `[56]`."""
+    return ((np.arange(_SAMPLES) + 0.5) * side / _SAMPLES).astype(np.intp)
 
 
 def chest_correlation(light: NDArray[np.floating[Any]]) -> float:

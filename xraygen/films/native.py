@@ -1,0 +1,123 @@
+"""Pixels as they lie in a file that compresses nothing, and the bits of each that count."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from xraygen.errors import FilmError
+from xraygen.films.disk import pass_on_failure
+from xraygen.films.elements import PixelFormat, integer_of, text_of
+
+Integers = NDArray[np.integer[Any]]
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+_BYTES_AT_ONCE = 2**18
+"""What is read at once: its bits are looked at while a processor's second cache holds it."""
+
+
+def left_in_file(dataset: Dataset) -> RawDataElement | None:
+    """The element of Pixel Data that pydicom has found and not read; None where it has read them, or found none."""
+    if "PixelData" not in dataset:
+        return None
+    element = dataset.get_item("PixelData", keep_deferred=True)
+    if not isinstance(element, RawDataElement) or element.value is not None:
+        return None
+    return element if 0 < element.length < UNDEFINED_LENGTH else None
+
+
+def read_native(path: Path, element: RawDataElement, layout: PixelFormat) -> Integers:
+    """Read the first frame of one channel, little-endian, from its file.
+
+    Args:
+        path: The file.
+        element: Its Pixel Data, which `left_in_file` found.
+        layout: Its Image Pixel module: one sample per pixel.
+
+    Returns:
+        Stored values `[rows, columns]`, as `stored_bits` gives them.
+
+    Raises:
+        FilmError: `truncated`; `unreadable` if the file has gone.
+        OSError: If the disk or the machine fails.
+    """
+    expected = layout.rows * layout.columns * layout.container.itemsize
+    if element.length < expected:
+        raise _too_short(element.length, expected)
+    values: Integers = np.empty((layout.rows, layout.columns), layout.container)
+    per_strip = max(1, _BYTES_AT_ONCE // values[0].nbytes)
+    try:
+        with path.open("rb") as file:
+            file.seek(element.value_tell)
+            for row in range(0, layout.rows, per_strip):
+                strip = values[row : row + per_strip]
+                read = file.readinto(strip.data.cast("B"))
+                if read != strip.nbytes:
+                    raise _too_short(row * values[0].nbytes + (read or 0), expected)
+                stored = stored_bits(strip, layout)
+                if stored is not strip:
+                    strip[...] = stored
+    except OSError as error:
+        pass_on_failure(error)
+        raise FilmError(
+            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
+        ) from error
+    return values
+
+
+def decode_native(dataset: Dataset, data: bytes, layout: PixelFormat, *, big_endian: bool) -> Integers:
+    """Uncompressed samples, [rows, columns] or [rows, columns, samples] (PS3.5 8.1)."""
+    subsampled = text_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422"
+    if subsampled and (layout.samples != 3 or layout.columns % 2):
+        raise FilmError(
+            "decode_failed",
+            "YBR_FULL_422 needs three samples per pixel and an even number of columns; export the film again.",
+        )
+    count = layout.rows * layout.columns * (2 if subsampled else layout.samples)
+    expected = count * layout.container.itemsize
+    if len(data) < expected:
+        raise _too_short(len(data), expected)
+    if big_endian and layout.bits_allocated == 8 and dataset["PixelData"].VR == "OW":
+        # PS3.5 A.3: OW words are swapped even where they hold two 8-bit samples.
+        data = np.frombuffer(data[: len(data) // 2 * 2], "<u2").byteswap().tobytes()
+        count = min(count, len(data))
+    container = layout.container.newbyteorder(">") if big_endian else layout.container
+    values: Integers = np.frombuffer(data, container, count=count)
+    if big_endian:
+        values = values.astype(layout.container)
+    if layout.samples == 1:
+        return values.reshape(layout.rows, layout.columns)
+    if subsampled:  # Y0 Y1 Cb Cr for each pair of pixels (PS3.3 C.7.6.3.1.2)
+        pairs = values.reshape(layout.rows, layout.columns // 2, 4)
+        both = np.stack([pairs[..., [0, 2, 3]], pairs[..., [1, 2, 3]]], axis=2)  # [rows, columns / 2, 2, 3]
+        return both.reshape(layout.rows, layout.columns, 3)
+    if integer_of(dataset, "PlanarConfiguration", 0) == 1:
+        return np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
+    return values.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def stored_bits(values: Integers, layout: PixelFormat) -> Integers:
+    """Keep Bits Stored below High Bit, and extend the sign (PS3.5 8.1.1): overlays and rubbish may sit above them."""
+    low, high = layout.levels
+    shift = layout.high_bit + 1 - layout.bits_stored
+    above_low = not layout.signed or values.min() >= low
+    if shift == 0 and above_low and values.max() <= high:
+        return (
+            values if values.dtype.itemsize * 8 <= layout.bits_allocated else values.astype(layout.container)
+        )
+    bits: Integers = values.astype(np.int64) >> shift & (2**layout.bits_stored - 1)
+    if layout.signed:
+        sign = 2 ** (layout.bits_stored - 1)
+        bits = (bits ^ sign) - sign
+    stored: Integers = bits.astype(layout.container)
+    return stored
+
+
+def _too_short(have: int, expected: int) -> FilmError:
+    """The refusal of Pixel Data with fewer bytes than its rows and columns take."""
+    return FilmError(
+        "truncated", f"Pixel Data has {have} bytes of {expected}: the file is cut off; copy it again."
+    )
