@@ -24,6 +24,7 @@ from xraygen.films.listing import Row, column_of, columns_of
 from xraygen.films.quarantine import finish_quarantine, quarantined
 from xraygen.films.reader import read_film
 from xraygen.films.writers import write_png
+from xraygen.memory import freed_memory_kept
 from xraygen.models.unet import for_inference
 from xraygen.progress import Counter, Report, silent
 from xraygen.ranges import Stored
@@ -172,7 +173,7 @@ def generate(
         raise UsageError(
             f"{run} would make these films with another {', '.join(what)} than they were made with."
         )
-    with share.writer(out):
+    with freed_memory_kept(), share.writer(out):
         with one_at_a_time(out):
             work = replace(work, origin=agreed_provenance(out, origin or work.origin))
             rows = _open(work, wishes)

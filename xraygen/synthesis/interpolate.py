@@ -14,6 +14,7 @@ from xraygen.devices import choose_device
 from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.video import require_video
+from xraygen.memory import freed_memory_kept
 from xraygen.progress import Counter, Report, silent
 from xraygen.synthesis.images import settings_of_format
 from xraygen.synthesis.path_ends import End, Words, read_end
@@ -154,7 +155,7 @@ def interpolate(
     if dry_run:
         agreed_provenance(out, new)
         return summary
-    with sole_writer(out):
+    with freed_memory_kept(), sole_writer(out):
         origin = agreed_provenance(out, new)
         if is_whole(out, outputs, dataset):
             return summary._replace(present=True)

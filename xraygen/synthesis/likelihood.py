@@ -20,6 +20,7 @@ from xraygen.dataset.store import Dataset, Split, open_dataset
 from xraygen.devices import choose_device
 from xraygen.diffusion.likelihood import prior_bits_per_dim, strata_edges
 from xraygen.errors import UsageError
+from xraygen.memory import freed_memory_kept
 from xraygen.progress import Report, silent
 from xraygen.seeds import numpy_generator
 from xraygen.synthesis.likelihood_report import Estimated, SplitTerms, Strip, write_report
@@ -93,7 +94,7 @@ def measure_likelihood(
     """
     settings = settings or LikelihoodSettings()
     measurement, splits, new = _prepare(run, data, out, splits, settings, checkpoint, device)
-    with sole_writer(out):
+    with freed_memory_kept(), sole_writer(out):
         origin = agreed_provenance(out, new)
         write_json(out / "provenance.json", origin)
         measurement.folder.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from xraygen.errors import UsageError
 from xraygen.films.grids import tile, write_gif
 from xraygen.films.synthetic import SERIES_DESCRIPTION
 from xraygen.films.writers import write_png
+from xraygen.memory import freed_memory_kept
 from xraygen.progress import Report, silent
 from xraygen.ranges import Stored
 from xraygen.synthesis.chains import Chains, mean_pairwise_rmse, progressive_frames, shared_chain
@@ -100,7 +101,7 @@ def progressive(
         Ho et al. 2020, sec. 4.3, fig. 6 and 7.
     """
     chains, columns, splits, new = _prepare(run, seeds, settings, sampler, device, report)
-    with sole_writer(out):
+    with freed_memory_kept(), sole_writer(out):
         origin = agreed_provenance(out, new)
         write_json(out / "provenance.json", origin)
         remove_leftovers(out)

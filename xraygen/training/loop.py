@@ -18,6 +18,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.diffusion.schedule import NoiseSchedule
 from xraygen.errors import UsageError, XraygenError
 from xraygen.films.writers import write_png
+from xraygen.memory import freed_memory_kept
 from xraygen.progress import Progress, Report, silent
 from xraygen.training.batches import Batches
 from xraygen.training.checkpoint import (
@@ -97,7 +98,10 @@ def train(
             start = None if checkpoints(run) else starting_point(config)
             prepare_folder(config, dataset, run, accelerator.device, start)
             finish_roll_back(run)
-        with others_are_there(accelerator, run), torch.random.fork_rng(devices=[]):
+        # Whoever computes activations twice has more time than memory.
+        keeps = accelerator.device.type == "cpu" and not config.model.checkpoint_activations
+        kept = freed_memory_kept() if keeps else nullcontext()
+        with kept, others_are_there(accelerator, run), torch.random.fork_rng(devices=[]):
             start = told_by_main(accelerator, start)
             return _Training(config, dataset, run, accelerator, report, start).loop(should_stop)
 
