@@ -147,11 +147,11 @@ def interpolate(
             dry_run=dry_run,
         )
     if dry_run:
-        console.emit({"path": str(out), "frames": made.frames, "mode": mode.value}, as_json=as_json)
+        found = {"path": str(out), "frames": made.frames, "mode": mode.value, "present": made.present}
+        console.emit(found, as_json=as_json)
         noise = made.nearest or f"t = {t}"
-        console.say(
-            f"Would write {made.frames} frames from {film_a} to {film_b} ({mode}, {noise}) into {out}."
-        )
+        planned = f"{made.frames} frames from {film_a} to {film_b} ({mode}, {noise})"
+        console.say(f"{out} has {planned}." if made.present else f"Would write {planned} into {out}.")
         return
     told = {"path": str(out), "frames": made.frames, "present": made.present, "strip": str(out / "strip.png")}
     console.emit(told, as_json=as_json)

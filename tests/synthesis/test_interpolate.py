@@ -312,6 +312,21 @@ def test_the_command_line_takes_a_negative_log_snr_decodes_inversion_by_ddim_and
     assert "say the same thing; leave one out" in result.stderr
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_features_that_are_not_there_are_refused_before_anything_is_computed(
+    dry: tuple[str, ...],
+    tiny_run: Path,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    xraygen_cli: Callable[..., Result],
+) -> None:
+    result = xraygen_cli("interpolate", tiny_run, f"{tiny_dataset}#1", f"{tiny_dataset}#9", "--out",
+                         tmp_path / "out", "--features", "nonsense", "--device", "cpu", *dry)  # fmt: skip
+    assert result.exit_code == 2
+    assert "nonsense" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_line_says_which_timestep_was_taken_and_what_was_there_already(
     tiny_run: Path, tiny_dataset: Path, tmp_path: Path, xraygen_cli: Callable[..., Result]
 ) -> None:
@@ -326,6 +341,8 @@ def test_the_command_line_says_which_timestep_was_taken_and_what_was_there_alrea
     again = xraygen_cli(*command, "--timestep", 13, "--json")  # the same t
     assert "2 frames were there already; see" in again.stderr
     assert json.loads(again.stdout)["present"] is True
+    dry = xraygen_cli(*command, "--timestep", 13, "--dry-run")
+    assert f"{tmp_path / 'out'} has 2 frames from" in dry.stderr
     assert "expected 0 to 19" in xraygen_cli(*command, "--timestep", 20, "--dry-run").stderr
     elsewhere = (*command, "--out", tmp_path / "elsewhere")
     by_noise = xraygen_cli(*elsewhere, "--log-snr", -3, "--dry-run")

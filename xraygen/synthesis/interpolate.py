@@ -15,6 +15,7 @@ from xraygen.diffusion.gaussian import GaussianDiffusion
 from xraygen.errors import UsageError
 from xraygen.films.video import require_video
 from xraygen.memory import freed_memory_kept
+from xraygen.metrics.extractors.registry import check_extractor
 from xraygen.progress import Counter, Report, silent
 from xraygen.synthesis.images import settings_of_format
 from xraygen.synthesis.path_ends import End, Words, read_end
@@ -120,12 +121,13 @@ def interpolate(
     Raises:
         FilmError: If an image file cannot be read.
         UsageError: If the timestep or lambda is out of range, a film does not fit the RUN, it cannot be told a word, or
-            another command made `out`.
+            another command made `out`; if there are no such features here.
         FolderError: If the RUN has no such checkpoint, or `out` is something else.
     """
     outputs = outputs or PathOutputs()
     target = choose_device(device)
     lam = check_way(settings, sampler)
+    check_extractor(outputs.features)
     if outputs.mp4:
         require_video()
     run_config(run)  # says what is wrong with the folder before its checkpoints are looked at
@@ -154,7 +156,7 @@ def interpolate(
     summary = PathSummary(out, len(lam), tuple(_prepared(ends)), nearest=_nearest(chain, start, settings))
     if dry_run:
         agreed_provenance(out, new)
-        return summary
+        return summary._replace(present=is_whole(out, outputs, dataset))
     with freed_memory_kept(), sole_writer(out):
         origin = agreed_provenance(out, new)
         if is_whole(out, outputs, dataset):
