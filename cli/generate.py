@@ -163,15 +163,26 @@ def generate(
     _check_heeded(options.given(context), settings)
     choice = options.read_checkpoint(checkpoint)
     if dry_run:
-        from xraygen.synthesis.generate import Order, check_order
+        from xraygen.synthesis.forecast import forecast
+        from xraygen.synthesis.generate import Order
+        from xraygen.training.budget import duration
 
         order = Order(settings, told, file_format.value, mark, choice, compiled)
-        count = check_order(run, out, films, order, device)
+        needed = forecast(run, out, films, order, device)
         said = "".join(f", {name} {word}" for name, word in words.items())
-        going = {"synthetic": str(out), "images": len(films), "steps": count, "told": words}
-        console.emit(going, as_json=as_json)
-        how = f"{count} steps of {settings.sampler}"
-        console.say(f"Would make {len(films)} images by {how}{said} from {run} into {out}.")
+        going = {
+            "synthetic": str(out),
+            "images": len(films),
+            "missing": needed.missing,
+            "steps": needed.steps,
+        }
+        console.emit({**going, "seconds": round(needed.seconds, 1), "told": words}, as_json=as_json)
+        how = f"{needed.steps} steps of {settings.sampler}"
+        console.say(f"Would make {needed.missing} images by {how}{said} from {run} into {out}.")
+        if needed.missing:
+            console.say(f"At the speed of a few steps now, that takes about {duration(needed.seconds)} here.")
+        if (kept := len(films) - needed.missing) > 0:
+            console.say(f"{kept} of those that are asked for are there already, or in quarantine.")
         return
     from xraygen.synthesis.generate import generate as make
     from xraygen.synthesis.share import Share

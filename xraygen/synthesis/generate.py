@@ -75,7 +75,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """All that the making of films needs."""
 
     out: Path
@@ -168,7 +168,7 @@ def generate(
     """
     share = share or Share.of_environment()
     order = Order(settings, guidance or Guidance(), file_format, mark, checkpoint, compiled)
-    work, wishes = _prepare(run, out, films, order, share.device(device))
+    work, wishes = prepare(run, out, films, order, share.device(device))
     if origin is not None and (what := differences(origin, work.origin)):
         raise UsageError(
             f"{run} would make these films with another {', '.join(what)} than they were made with."
@@ -192,21 +192,6 @@ def generate(
     return GenerateSummary(out, len(share.of(wishes)) - present, present, asked - len(wishes))
 
 
-def check_order(run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: str = "auto") -> int:
-    """Whether `generate` would take an order; nothing is written.
-
-    Returns:
-        How many steps a film would take.
-
-    Raises:
-        FolderError: As `generate`.
-        UsageError: As `generate`.
-    """
-    work, _ = _prepare(run, out, films, order, Share.of_environment().device(device))
-    agreed_provenance(out, work.origin)
-    return len(work.chain.schedule.timesteps)
-
-
 def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.device) -> bool:
     """Whether to compile; it does not follow from the number of films: an image is the same alone and among others."""
     if choice and not compiles(device):
@@ -216,9 +201,9 @@ def _compiled(choice: bool | None, settings: SamplerSettings, device: torch.devi
     return settings.precision == "bfloat16" and compiles(device) if choice is None else choice
 
 
-def _prepare(
+def prepare(
     run: Path, out: Path, films: Sequence[int | Wish], order: Order, device: torch.device
-) -> tuple[_Work, list[Wish]]:
+) -> tuple[Work, list[Wish]]:
     """Load what the films are made with, and see that they can be made so; nothing is written."""
     settings = order.settings
     compiled = _compiled(order.compiled, settings, device)
@@ -233,7 +218,7 @@ def _prepare(
     told |= settings_of_format(run, order.file_format, order.mark, config.data.shape)
     told |= guidance.told(run, conditions)
     origin = provenance(run, checkpoint, told, device, compiled=compiled)
-    work = _Work(
+    work = Work(
         out,
         evaluated(for_inference(network), settings.precision, device, compiled=compiled),
         chain,
@@ -250,7 +235,7 @@ def _prepare(
     return work, [_as_wish(film, guidance) for film in films]
 
 
-def _open(work: _Work, wishes: Sequence[Wish]) -> dict[str, Row]:
+def _open(work: Work, wishes: Sequence[Wish]) -> dict[str, Row]:
     """Begin the set, or go on with it: the rows of the films that are there."""
     write_json(work.out / "provenance.json", work.origin)
     wanted = {wish.folder(work.guidance.weight): wish.words for wish in wishes}
@@ -264,7 +249,7 @@ def _open(work: _Work, wishes: Sequence[Wish]) -> dict[str, Row]:
 
 
 def _make_share(
-    work: _Work,
+    work: Work,
     share: Share,
     wishes: Sequence[Wish],
     rows: Mapping[str, Row],
@@ -289,7 +274,7 @@ def _as_wish(film: int | Wish, guidance: Guidance) -> Wish:
 
 
 def _make(
-    work: _Work, missing: Sequence[Wish], batch_size: int | None, landing: ProcessRows, counter: Counter
+    work: Work, missing: Sequence[Wish], batch_size: int | None, landing: ProcessRows, counter: Counter
 ) -> None:
     """Make films in compute batches of those that can share one, `batch_size` in each at most."""
     alike = sorted(missing, key=lambda wish: wish.network)
@@ -308,7 +293,7 @@ def _make(
             counter.advance(len(batch))
 
 
-def _write_wish(work: _Work, wish: Wish, image: Stored, path: Path) -> None:
+def _write_wish(work: Work, wish: Wish, image: Stored, path: Path) -> None:
     write_image(path, wish.seed, image, work.origin, wish.words)
 
 

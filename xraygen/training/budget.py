@@ -251,7 +251,7 @@ def budget_sentences(budget: Budget, peak: DevicePeak, where: str, has_bytes: in
         f"third of it forward; {_quantity(budget.step_flops, 'FLOP')} per step.",
         f"Memory: {_quantity(fullest, 'B')} per process at the fullest, {_quantity(static, 'B')} of it weights, their "
         f"averages and Adam's moments" + _with_checkpointing(budget, fullest),
-        f"Time: about {_duration(seconds)} per step and {_duration(seconds * train.max_steps)} for {train.max_steps:,} "
+        f"Time: about {duration(seconds)} per step and {duration(seconds * train.max_steps)} for {train.max_steps:,} "
         f"steps, at the {_quantity(peak.of(train.precision), 'FLOP/s')} and {_quantity(peak.bandwidth, 'B/s')} that "
         f"{where} showed just now.",
         f"Disk: {_quantity(budget.disk_bytes(), 'B')} at the fullest, for {train.keep_checkpoints} checkpoints, the "
@@ -303,7 +303,7 @@ def _quantity(value: float, unit: str) -> str:
     return f"{value:.3g} P{unit}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In the largest unit of which there are two."""
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")):
         if seconds >= 2 * size:
