@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 """Options of glibc's mallopt."""
 _Function = Callable[..., int]
 _GIGABYTE = 1 << 30
@@ -32,13 +32,16 @@ def freed_memory_kept() -> Iterator[None]:
         yield
         return
     with _entered(+1) as first:
-        if first and mallopt(_M_MMAP_THRESHOLD, _GIGABYTE):
+        if first:  # glibc before 2.35 takes no threshold above 32 MB
+            if not mallopt(_M_MMAP_THRESHOLD, _GIGABYTE):
+                mallopt(_M_MMAP_MAX, 0)
             mallopt(_M_TRIM_THRESHOLD, _GIGABYTE)
     try:
         yield
     finally:
         with _entered(-1) as last:
             if last:  # as far as glibc goes by itself, once large pieces have come and gone
+                mallopt(_M_MMAP_MAX, 1 << 16)
                 mallopt(_M_MMAP_THRESHOLD, 32 * _MEGABYTE)
                 mallopt(_M_TRIM_THRESHOLD, 64 * _MEGABYTE)
                 trim(0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
 from xraygen.films.disk import pass_on_failure
@@ -62,6 +63,13 @@ def write_large_film(folder: Path, values: Values, write_dicom: Callable[..., Pa
     return write_dicom(np.resize(values, (701, 397)))  # of which strip after strip is read
 
 
+def write_film_with_large_tables(folder: Path, values: Values, write_dicom: Callable[..., Path]) -> Path:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [0, 0, 16])
+    table.add_new("LUTData", "OW", np.arange(2**16, dtype=np.uint16).tobytes())
+    return write_dicom(values, VOILUTSequence=[table] * 3)  # 400 kB
+
+
 def write_png(folder: Path, values: Values, write_dicom: Callable[..., Path]) -> Path:
     (folder / "film").write_bytes(imagecodecs.png_encode(values))
     return folder / "film"
@@ -83,7 +91,16 @@ def write_nifti(folder: Path, values: Values, write_dicom: Callable[..., Path]) 
 
 
 @pytest.mark.parametrize(
-    "write", [write_dicom_film, write_large_film, write_png, write_tiff, write_jpeg, write_nifti]
+    "write",
+    [
+        write_dicom_film,
+        write_large_film,
+        write_film_with_large_tables,
+        write_png,
+        write_tiff,
+        write_jpeg,
+        write_nifti,
+    ],
 )
 def test_a_disk_that_fails_at_any_touch_of_a_film_raises_its_own_error(
     write: Callable[..., Path],

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -14,8 +15,9 @@ from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
 from xraygen.films.dicom import read_radiograph, read_stored
-from xraygen.films.native import left_in_file
-from xraygen.films.objects import ReadOptions
+from xraygen.films.elements import PixelFormat
+from xraygen.films.native import left_in_file, stored_bits
+from xraygen.films.objects import ReadOptions, refuse_other_objects
 from xraygen.seeds import numpy_generator
 
 WriteDicom = Callable[..., Path]
@@ -76,31 +78,54 @@ def test_a_palette_is_refused(large: Values, write_dicom: WriteDicom) -> None:
 
 
 @pytest.mark.parametrize("bytes_left_out", [1, 2, 100_000, 500_000])
-def test_a_file_that_is_cut_off_is_refused(
+def test_a_file_that_is_cut_off_is_refused_with_both_numbers(
     bytes_left_out: int, large: Values, write_dicom: WriteDicom
 ) -> None:
     path = write_dicom(large)
     os.truncate(path, path.stat().st_size - bytes_left_out)
-    assert refusal(path).reason == "truncated"
-
-
-def test_an_element_that_claims_more_than_the_file_holds_is_refused(
-    large: Values, write_dicom: WriteDicom
-) -> None:
-    path = write_dicom(large)
-    content, size = path.read_bytes(), large.nbytes
-    at = content.index(size.to_bytes(4, "little"), content.index(b"\xe0\x7f\x10\x00OW"))
-    path.write_bytes(content[:at] + (size + 2).to_bytes(4, "little") + content[at + 4 :])
-    assert refusal(path).reason == "truncated"
+    error = refusal(path)
+    assert error.reason == "truncated"
+    assert f"{large.nbytes - bytes_left_out} bytes of {large.nbytes}" in error.detail
 
 
 def test_fewer_pixels_than_rows_and_columns_are_refused_with_both_numbers(
     large: Values, write_dicom: WriteDicom
 ) -> None:
-    path = write_dicom(large, Rows=ROWS + 1)
-    error = refusal(path)
+    error = refusal(write_dicom(large, Rows=ROWS + 1))
     assert error.reason == "truncated"
-    assert f"{2 * ROWS * COLUMNS} bytes of {2 * (ROWS + 1) * COLUMNS}" in error.detail
+    assert f"{large.nbytes} bytes of {2 * (ROWS + 1) * COLUMNS}" in error.detail
+
+
+@pytest.mark.parametrize("more", [1, 2, 1000, 2**31])
+@pytest.mark.parametrize("rows", [20, ROWS])
+def test_what_the_element_claims_beyond_its_pixels_does_no_harm(
+    rows: int, more: int, large: Values, write_dicom: WriteDicom
+) -> None:
+    values = large[:rows]
+    path = write_dicom(values, WindowCenter=100, WindowWidth=1000)
+    content, size = path.read_bytes(), values.nbytes
+    at = content.index(size.to_bytes(4, "little"), content.index(b"\xe0\x7f\x10\x00OW"))
+    path.write_bytes(content[:at] + (size + more).to_bytes(4, "little") + content[at + 4 :])
+    np.testing.assert_array_equal(read_stored(path).values, values)
+
+
+def test_an_odd_number_of_bytes_needs_no_padding(write_dicom: WriteDicom) -> None:
+    values = numpy_generator(2, "odd").integers(0, 256, (ROWS, COLUMNS)).astype(np.uint8)
+    path = write_dicom(values, 8, WindowCenter=100, WindowWidth=200)
+    os.truncate(path, path.stat().st_size - 1)
+    np.testing.assert_array_equal(read_stored(path).values, values)
+
+
+@pytest.mark.parametrize(("frames", "reason"), [("first", ""), ("refuse", "multi_frame")])
+def test_a_second_frame_that_is_cut_off_is_not_asked_for(
+    frames: Literal["first", "refuse"], reason: str, large: Values, write_dicom: WriteDicom
+) -> None:
+    path = write_dicom(large, data=2 * large.tobytes(), NumberOfFrames=2, WindowCenter=100, WindowWidth=1000)
+    os.truncate(path, path.stat().st_size - 1000)
+    if reason:
+        assert refusal(path).reason == reason
+    else:
+        np.testing.assert_array_equal(read_stored(path, ReadOptions(frames=frames)).values, large)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(
@@ -108,17 +133,69 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 ) -> None:
     path = write_dicom(large, WindowCenter=100, WindowWidth=1000)
 
-    def parse_and_shrink(*arguments: Any, **options: Any) -> Any:
-        dataset = parse(*arguments, **options)
+    def shrink(values: Values, layout: PixelFormat) -> Values:  # after the first strip
         os.truncate(path, path.stat().st_size - 2)
-        return dataset
+        return stored_bits(values, layout)
 
-    parse = pydicom.dcmread
-    monkeypatch.setattr(
-        "xraygen.films.dicom.left_in_file", lambda dataset: None
-    )  # the check of the file's size
-    monkeypatch.setattr(pydicom, "dcmread", parse_and_shrink)
-    assert refusal(path).reason == "truncated"
+    monkeypatch.setattr("xraygen.films.native.stored_bits", shrink)
+    error = refusal(path)
+    assert error.reason == "truncated"
+    assert f"bytes of {large.nbytes}" in error.detail
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_pixels_are_those_of_the_header_though_another_file_takes_its_place(
+    samples: int, large: Values, write_dicom: WriteDicom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eight = (large >> 4).astype(np.uint8)
+    grey = np.repeat(eight[..., None], samples, axis=2)
+    meaning = {
+        "SamplesPerPixel": samples,
+        "PhotometricInterpretation": "RGB" if samples == 3 else "MONOCHROME2",
+    }
+    rest = {"WindowCenter": 100, "WindowWidth": 200, "PlanarConfiguration": 0, **meaning}
+    path = write_dicom(eight, 8, data=(255 - grey).tobytes(), PatientID="another", **rest)
+    other = path.rename(tmp_path / "other.dcm")
+    path = write_dicom(eight, 8, data=grey.tobytes(), **rest)
+
+    def replace(*arguments: Any) -> None:  # as a sync that runs meanwhile
+        refuse_other_objects(*arguments)
+        other.replace(path)
+
+    monkeypatch.setattr("xraygen.films.dicom.refuse_other_objects", replace)
+    film = read_stored(path)
+    assert film.attributes.patient_id != "another"
+    np.testing.assert_array_equal(film.values, eight)
+
+
+def test_half_colour_of_one_sample_is_refused(large: Values, write_dicom: WriteDicom) -> None:
+    error = refusal(write_dicom(large, PhotometricInterpretation="YBR_FULL_422"))
+    assert error.reason == "decode_failed"
+    assert "needs three samples" in error.detail
+
+
+@pytest.mark.parametrize("rows", [20, ROWS])
+def test_pixels_that_claim_to_be_text_are_none(rows: int, large: Values, write_dicom: WriteDicom) -> None:
+    path = write_dicom(large[:rows])
+    content = path.read_bytes()
+    assert content.count(b"\xe0\x7f\x10\x00OW") == 1
+    path.write_bytes(content.replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00UT"))
+    assert refusal(path).reason == "no_pixels"
+
+
+@pytest.mark.parametrize("claimed", [uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless])
+def test_a_transfer_syntax_in_the_preamble_changes_nothing(
+    claimed: str, large: Values, write_dicom: WriteDicom
+) -> None:
+    path = write_dicom(large, WindowCenter=100, WindowWidth=1000)
+    false = b"\x02\x00\x10\x00UI" + len(claimed).to_bytes(2, "little") + claimed.encode()
+    path.write_bytes(false.ljust(128, b"\0") + path.read_bytes()[128:])
+    np.testing.assert_array_equal(read_stored(path).values, large)
+    data = bytes(imagecodecs.jpeg2k_encode(large, level=0, codecformat="J2K", bitspersample=12))
+    assert len(data) > 2**18  # enough to be left
+    path = write_dicom(large, data=data, syntax=uid.JPEG2000Lossless, WindowCenter=100, WindowWidth=1000)
+    path.write_bytes(false.ljust(128, b"\0") + path.read_bytes()[128:])
+    np.testing.assert_array_equal(read_stored(path).values, large)
 
 
 def test_another_large_element_is_read_when_it_is_asked_for(large: Values, write_dicom: WriteDicom) -> None:

@@ -10,6 +10,7 @@ from xraygen.synthesis.conditions import Guidance, Wish
 from xraygen.synthesis.forecast import forecast
 from xraygen.synthesis.generate import Order, generate
 from xraygen.synthesis.sampling import SamplerSettings
+from xraygen.synthesis.share import Share
 
 FOURS = SamplerSettings("ddim", steps=5, compute_batch=4)
 
@@ -50,6 +51,9 @@ def test_films_that_are_there_take_no_time(tiny_run: Path, tmp_path: Path) -> No
     assert needed.missing == 5
     assert needed.seconds == pytest.approx(2 * 5 * 0.1)
     assert forecast(tiny_run, out, range(3), Order(FOURS), "cpu").seconds == 0
+    (out / "images" / "1.png").write_bytes(b"damaged")  # generate makes it again
+    assert forecast(tiny_run, out, range(3), Order(FOURS), "cpu").missing == 1
+    (out / "images" / "1.png").write_bytes(before[out / "images" / "1.png"])
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -64,9 +68,13 @@ def test_each_process_speaks_of_its_share(
 ) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    needed = forecast(tiny_run, tmp_path / "out", range(16), Order(FOURS), "cpu")
-    assert needed.missing == 16
-    assert needed.seconds == pytest.approx(2 * 5 * 0.1)
+    generate(tiny_run, tmp_path / "out", range(16), FOURS, share=Share(0, 2), device="cpu")
+    needed = forecast(tiny_run, tmp_path / "out", range(20), Order(FOURS), "cpu")
+    assert needed.missing == 12  # 1, 3, ... 15 and 16 to 19
+    assert needed.seconds == pytest.approx(3 * 5 * 0.1)  # 1, 3, ... 19
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert forecast(tiny_run, tmp_path / "out", range(16), Order(FOURS), "cpu").seconds == 0
 
 
 def test_what_generate_refuses_is_refused(tiny_run: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import struct
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from io import BufferedReader
 from typing import Any
 
 import imagecodecs
@@ -15,7 +15,7 @@ from pydicom.uid import UID
 from xraygen.errors import FilmError
 from xraygen.films.claims import claimed_size
 from xraygen.films.elements import PixelFormat, pixel_format, text_of, value_of
-from xraygen.films.native import Integers, decode_native, left_in_file, read_native, stored_bits
+from xraygen.films.native import Integers, decode_native, fetch, left_in_file, read_native, stored_bits
 from xraygen.films.rle import decode_rle
 
 GREY_TOLERANCE = 8
@@ -35,6 +35,8 @@ _JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
 _HTJ2K = {"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"}
 _RLE = "1.2.840.10008.1.2.5"
+_BYTES = (None, "OB", "OW", "OF", "OD", "OL", "OV", "UN")
+"""Value representations that pydicom hands out as bytes; None is what Implicit VR says of any."""
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"  # Explicit VR Big Endian
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian
 _NATIVE = LITTLE_ENDIAN | {_BIG_ENDIAN, _DEFLATED}
@@ -46,7 +48,7 @@ _TAIL = 16
 
 
 def decode(
-    dataset: Dataset, syntax: UID, layout: PixelFormat | None = None, path: Path | None = None
+    dataset: Dataset, syntax: UID, layout: PixelFormat | None = None, file: BufferedReader | None = None
 ) -> Integers:
     """The stored values of a film's one frame.
 
@@ -54,7 +56,7 @@ def decode(
         dataset: A parsed data set with its Pixel Data.
         syntax: Its Transfer Syntax UID.
         layout: Its Image Pixel module, where it has been read already.
-        path: Its file, where large elements were left there when it was parsed.
+        file: Its file, open, where the Pixel Data may have been left when it was parsed.
 
     Returns:
         Integers `[rows, columns]` in the range of Bits Stored: sign-extended, without overlay bits, never scaled.
@@ -66,8 +68,11 @@ def decode(
     layout = layout or pixel_format(dataset)
     photometric = text_of(dataset, "PhotometricInterpretation")
     waiting = left_in_file(dataset)
-    if path is not None and waiting is not None and str(syntax) in LITTLE_ENDIAN and layout.samples == 1:
-        return _one_channel(read_native(path, waiting, layout), photometric, syntax)
+    if file is not None and waiting is not None:
+        one = layout.samples == 1 and photometric != "YBR_FULL_422" and waiting.VR in _BYTES
+        if one and str(syntax) in LITTLE_ENDIAN:
+            return _one_channel(read_native(file, waiting, layout), photometric, syntax)
+        fetch(dataset, waiting, file)
     data = value_of(dataset, "PixelData")
     if not isinstance(data, bytes) or not data:
         raise FilmError("no_pixels", "The DICOM object has no Pixel Data; give files with an image in them.")

@@ -4,33 +4,25 @@ The way of the pixels: decode -> stored integers -> turned upright -> display (m
 """
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xraygen.errors import FilmError
-from xraygen.films.claims import check_unpacked
-from xraygen.films.decoders import LITTLE_ENDIAN, decode
-from xraygen.films.disk import pass_on_failure
+from xraygen.films.decoders import decode
 from xraygen.films.display import Display
 from xraygen.films.elements import PixelFormat, number_of, pixel_format, raw_text_of, text_of, value_of
 from xraygen.films.greyscale import display_flags, display_of
 from xraygen.films.jpeg2000 import Coarse, decode_coarsely
-from xraygen.films.native import UNDEFINED_LENGTH, left_in_file
 from xraygen.films.objects import (
     STRICT,
     ReadOptions,
@@ -38,24 +30,10 @@ from xraygen.films.objects import (
     refuse_other_objects,
     shows_another_part,
 )
+from xraygen.films.parsing import cut_off, ends_early, open_film, parse
 from xraygen.films.polarity import may_be_negative
 from xraygen.films.view_terms import coded_view
 
-_TAGS = [Tag(keyword) for keyword in (
-    "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID", "PatientSex", "PatientAge",
-    "StudyInstanceUID", "AccessionNumber", "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition",
-    "ViewCodeSequence", "PatientOrientation", "BurnedInAnnotation", "PixelIntensityRelationship",
-    "PixelIntensityRelationshipSign", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ModalityLUTSequence", "RescaleSlope",
-    "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape",
-    "PixelData",
-)]  # fmt: skip
-"""What is read; as tags, since pydicom would look up each keyword again for every film."""
-
-_LARGE = 2**18
-"""Bytes of an element beyond which it stays in the file: pixels are read strip by strip, see `read_native`."""
 _LONGEST_LIFE_YEARS = 130
 
 _VIEW_CODES = {
@@ -155,26 +133,28 @@ def read_stored(path: str | Path, options: ReadOptions = STRICT, coarse: Coarse 
         try:
             return _read(Path(path), options, coarse)
         except FilmError as refusal:
-            if refusal.reason in ("no_pixels", "decode_failed", "not_a_radiograph") and _ends_early(
+            if refusal.reason in ("no_pixels", "decode_failed", "not_a_radiograph") and ends_early(
                 Path(path)
             ):
-                raise _cut_off() from refusal
+                raise cut_off() from refusal
             raise
 
 
 def _read(path: Path, options: ReadOptions, coarse: Coarse | None) -> StoredFilm:
     """Parse, refuse, decode, turn."""
-    dataset, syntax = _parse(path)
-    refuse_other_objects(dataset, options)
-    if options.frames == "first":
-        keep_first_frame(dataset, compressed=syntax.is_encapsulated)
-    layout = pixel_format(dataset)
-    if coarse is not None:
-        values = decode_coarsely(dataset, syntax, layout, coarse)
-        film = None if values is None else _film(dataset, layout, values)
-        if film is not None and film.display.commutes and film.display.voi_kind != "percentiles":
-            return film
-    return _film(dataset, layout, decode(dataset, syntax, layout, path))
+    with open_film(path) as file:
+        dataset, syntax = parse(file)
+        refuse_other_objects(dataset, options)
+        if options.frames == "first":
+            keep_first_frame(dataset, compressed=syntax.is_encapsulated)
+        layout = pixel_format(dataset)
+        if coarse is not None:
+            coarsely = decode_coarsely(dataset, syntax, layout, coarse)
+            film = None if coarsely is None else _film(dataset, layout, coarsely)
+            if film is not None and film.display.commutes and film.display.voi_kind != "percentiles":
+                return film
+        values = decode(dataset, syntax, layout, file)
+    return _film(dataset, layout, values)
 
 
 def _film(dataset: Dataset, layout: PixelFormat, values: NDArray[Any]) -> StoredFilm:
@@ -202,75 +182,6 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logger.disabled = before
-
-
-def _parse(path: Path) -> tuple[Dataset, UID]:
-    """The elements that matter, and the transfer syntax."""
-    try:
-        with path.open("rb") as file:
-            marked = file.read(132)[128:] == b"DICM"
-            file.seek(0)
-            plain = (
-                check_unpacked(file) in LITTLE_ENDIAN
-            )  # pydicom leaves out compressed pixels after reading them
-            file.seek(0)
-            dataset = pydicom.dcmread(
-                file, force=True, specific_tags=_TAGS, defer_size=_LARGE if plain else None
-            )
-            if _ends_before(left_in_file(dataset), file):
-                raise _cut_off()
-    except FilmError:
-        raise
-    except OSError as error:
-        if isinstance(error, EOFError):
-            raise
-        pass_on_failure(error)
-        raise FilmError(
-            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
-        ) from error
-    except EOFError as error:
-        raise _cut_off() from error
-    except Exception as error:
-        raise _unparseable(marked) from error
-    if not marked and not ({"Rows", "SOPClassUID", "Modality"} & set(dataset.dir())):
-        raise _unparseable(marked)
-    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    return dataset, UID(str(syntax))
-
-
-def _ends_before(element: RawDataElement | None, file: BinaryIO) -> bool:
-    """Whether a file stops inside an element that was left in it."""
-    return element is not None and element.value_tell + element.length > os.fstat(file.fileno()).st_size
-
-
-def _cut_off() -> FilmError:
-    """The refusal of a file that ends early."""
-    return FilmError("truncated", "The file ends inside an element: it is cut off; copy it again.")
-
-
-def _ends_early(path: Path) -> bool:
-    """Whether a file stops inside an element: pydicom leaves that element out, or shortens it, without a word."""
-    try:
-        dataset = pydicom.dcmread(path, force=True, defer_size=1024)
-        syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
-        if not dataset.keys():  # what pydicom makes of a compressed film without its end
-            return True
-        last = dataset.get_item(max(dataset.keys()))
-        if syntax == DeflatedExplicitVRLittleEndian or not isinstance(last, RawDataElement):
-            return False
-        end: int = last.value_tell + last.length
-        return last.length != UNDEFINED_LENGTH and end != path.stat().st_size
-    except Exception:  # noqa: BLE001 - only asked about files that are refused already
-        return False
-
-
-def _unparseable(marked: bool) -> FilmError:
-    """The refusal of bytes that are no DICOM data set."""
-    if marked:
-        return FilmError(
-            "truncated", "The file starts as DICOM and cannot be parsed: it is damaged; copy it again."
-        )
-    return FilmError("not_dicom", "The file is not DICOM (no DICM mark, no known element); check the export.")
 
 
 def _orientation(dataset: Dataset) -> tuple[str, str]:

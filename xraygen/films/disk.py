@@ -2,6 +2,8 @@
 
 import errno
 
+from xraygen.errors import FilmError
+
 _NOT_TO_BE_OPENED = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ENXIO),
@@ -30,3 +32,13 @@ def pass_on_failure(error: Exception) -> None:
         f"a film cannot be read ({error.strerror}): the disk or the machine failed, and not the film; see to it and "
         "run the same command again",
     ) from error
+
+
+def unreadable(error: OSError) -> FilmError:
+    """The refusal of a file that cannot be opened or read.
+
+    Raises:
+        OSError: As `pass_on_failure`.
+    """
+    pass_on_failure(error)
+    return FilmError("unreadable", f"The file cannot be read ({error.strerror or 'input error'}).")

@@ -11,7 +11,6 @@ from pydicom.tag import BaseTag, Tag
 
 from xraygen.errors import FilmError
 from xraygen.films.claims import check_pixels
-from xraygen.films.disk import pass_on_failure
 
 _MOST_SAMPLES = 4
 
@@ -57,9 +56,6 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
         return None
     try:
         return dataset[tag].value
-    except OSError as error:  # of an element that is read from the file only now
-        pass_on_failure(error)
-        return None
     except Exception:  # noqa: BLE001 - pydicom raises many kinds for damaged values, and each means "no value"
         return None
 

@@ -1,6 +1,7 @@
 """Pixels as they lie in a file that compresses nothing, and the bits of each that count."""
 
-from pathlib import Path
+import os
+from io import BufferedReader
 from typing import Any
 
 import numpy as np
@@ -9,31 +10,42 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
-from xraygen.films.disk import pass_on_failure
+from xraygen.films.disk import unreadable
 from xraygen.films.elements import PixelFormat, integer_of, text_of
 
 Integers = NDArray[np.integer[Any]]
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
+PIXEL_DATA = 0x7FE00010
 _BYTES_AT_ONCE = 2**18
 """What is read at once: its bits are looked at while a processor's second cache holds it."""
 
 
-def left_in_file(dataset: Dataset) -> RawDataElement | None:
-    """The element of Pixel Data that pydicom has found and not read; None where it has read them, or found none."""
-    if "PixelData" not in dataset:
-        return None
-    element = dataset.get_item("PixelData", keep_deferred=True)
-    if not isinstance(element, RawDataElement) or element.value is not None:
-        return None
-    return element if 0 < element.length < UNDEFINED_LENGTH else None
+def left_in_file(dataset: Dataset, tag: int = PIXEL_DATA) -> RawDataElement | None:
+    """An element that pydicom has found and not read; None where it has read it, or found none."""
+    element = dataset.get_item(tag, keep_deferred=True) if tag in dataset else None
+    waits = isinstance(element, RawDataElement) and element.value is None and element.length != 0
+    return element if waits else None
 
 
-def read_native(path: Path, element: RawDataElement, layout: PixelFormat) -> Integers:
+def fetch(dataset: Dataset, element: RawDataElement, file: BufferedReader) -> None:
+    """Read an element that was left in the file, as pydicom would have: as much of it as there is.
+
+    Raises:
+        FilmError: `unreadable`.
+        OSError: If the disk or the machine fails.
+    """
+    try:
+        file.seek(element.value_tell)
+        dataset[element.tag] = element._replace(value=file.read(element.length))
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def read_native(file: BufferedReader, element: RawDataElement, layout: PixelFormat) -> Integers:
     """Read the first frame of one channel, little-endian, from its file.
 
     Args:
-        path: The file.
+        file: The file, open.
         element: Its Pixel Data, which `left_in_file` found.
         layout: Its Image Pixel module: one sample per pixel.
 
@@ -41,30 +53,26 @@ def read_native(path: Path, element: RawDataElement, layout: PixelFormat) -> Int
         Stored values `[rows, columns]`, as `stored_bits` gives them.
 
     Raises:
-        FilmError: `truncated`; `unreadable` if the file has gone.
+        FilmError: `truncated`, or `unreadable`.
         OSError: If the disk or the machine fails.
     """
     expected = layout.rows * layout.columns * layout.container.itemsize
-    if element.length < expected:
-        raise _too_short(element.length, expected)
+    have = min(element.length, max(0, os.fstat(file.fileno()).st_size - element.value_tell))
+    if have < expected:
+        raise _too_short(have, expected)
     values: Integers = np.empty((layout.rows, layout.columns), layout.container)
     per_strip = max(1, _BYTES_AT_ONCE // values[0].nbytes)
     try:
-        with path.open("rb") as file:
-            file.seek(element.value_tell)
-            for row in range(0, layout.rows, per_strip):
-                strip = values[row : row + per_strip]
-                read = file.readinto(strip.data.cast("B"))
-                if read != strip.nbytes:
-                    raise _too_short(row * values[0].nbytes + (read or 0), expected)
-                stored = stored_bits(strip, layout)
-                if stored is not strip:
-                    strip[...] = stored
+        file.seek(element.value_tell)
+        for row in range(0, layout.rows, per_strip):
+            strip = values[row : row + per_strip]
+            if (read := file.readinto(strip.data.cast("B"))) != strip.nbytes:  # it shrinks meanwhile
+                raise _too_short(row * values[0].nbytes + read, expected)
+            stored = stored_bits(strip, layout)
+            if stored is not strip:
+                strip[...] = stored
     except OSError as error:
-        pass_on_failure(error)
-        raise FilmError(
-            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
-        ) from error
+        raise unreadable(error) from error
     return values
 
 

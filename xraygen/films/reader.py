@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xraygen.errors import FilmError, ShapeError
 from xraygen.films.dicom import StoredFilm, read_stored
-from xraygen.films.disk import pass_on_failure
+from xraygen.films.disk import unreadable
 from xraygen.films.jpeg2000 import Coarse
 from xraygen.films.objects import STRICT, ReadOptions
 from xraygen.films.pictures import picture_format, read_picture
@@ -56,10 +56,7 @@ def _is_dicom(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError as error:
-        pass_on_failure(error)
-        raise FilmError(
-            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
-        ) from error
+        raise unreadable(error) from error
 
 
 class RadiographReader(ImageReader):  # type: ignore[misc]  # MONAI is not typed here

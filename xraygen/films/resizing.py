@@ -1,6 +1,6 @@
 """Bring pictures to another size: by area means where a side shrinks, by lines between pixels where it grows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -44,27 +44,21 @@ def resize(
     Returns:
         float32 `[height, width]` in the range of what `through` gives. The mean is preserved where no side grows.
     """
-    strips = _resized_rows(image, size[0], through, largest)  # of [height, W]
-    share, rest = divmod(image.shape[1], size[1])
-    if rest == 0:
+    rows = _resize_rows(image, size[0], through, largest)  # [height, W]
+    width = image.shape[1]
+    if width % size[1] == 0:
+        share = width // size[1]
         weights = np.full((share, 1), 1 / share, dtype=np.float32)
-        resized = np.empty((size[0] * size[1], 1), dtype=np.float32)
-        first = 0
-        for strip in strips:
-            means = strip.reshape(-1, share)
-            np.matmul(means, weights, out=resized[first : first + len(means)])
-            first += len(means)
-        return resized.reshape(size)  # [height, width]
-    rows = np.concatenate(list(strips))
-    columns = np.concatenate(list(_resized_rows(np.ascontiguousarray(rows.T), size[1])))  # [width, height]
-    return np.ascontiguousarray(columns.T)  # [height, width]
+        return (rows.reshape(-1, share) @ weights).reshape(size)  # [height, width]
+    return np.ascontiguousarray(_resize_rows(np.ascontiguousarray(rows.T), size[1]).T)  # [height, width]
 
 
-def _resized_rows(
+def _resize_rows(
     image: NDArray[Any], count: int, through: Pixelwise = np.asarray, largest: int | None = None
-) -> Iterator[NDArray[np.float32]]:
-    """[H, W] -> [count, W], some rows at a time; each new row mixes the few old rows below it: a band of weights."""
+) -> NDArray[np.float32]:
+    """[H, W] -> [count, W]; each new row mixes the few old rows below it, so the weights are a band."""
     height, width = image.shape
+    resized = np.empty((count, width), dtype=np.float32)
     if height % count == 0:  # whole numbers of pixels: several times faster than the bands
         share = height // count
         per_strip = max(1, _PIXELS_PER_STRIP // (share * width))
@@ -72,18 +66,17 @@ def _resized_rows(
             strip = through(image[row * share : (row + per_strip) * share])
             kind = _type_of_sums(strip.dtype, share, largest)
             total = np.add.reduce(strip.reshape(-1, share, width), axis=1, dtype=kind)
-            yield np.divide(total, np.float32(share), dtype=np.float32)
-        return
+            np.divide(total, np.float32(share), out=resized[row : row + per_strip])
+        return resized
     bands = _area_bands(height, count) if count < height else _linear_bands(height, count)
     per_strip = max(1, _PIXELS_PER_STRIP * count // (height * width))
     for first in range(0, count, per_strip):
         mine = bands[first : first + per_strip]
         top, bottom = mine[0][0], mine[-1][0] + len(mine[-1][1])
         strip = through(image[top:bottom]).astype(np.float32)
-        resized = np.empty((len(mine), width), dtype=np.float32)
-        for row, (start, weights) in enumerate(mine):
+        for row, (start, weights) in enumerate(mine, first):
             np.matmul(weights, strip[start - top : start - top + len(weights)], out=resized[row])
-        yield resized
+    return resized
 
 
 @lru_cache(maxsize=64)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from xraygen.films.listing import columns_of
 from xraygen.films.quarantine import quarantined
+from xraygen.memory import freed_memory_kept
 from xraygen.synthesis.conditions import Wish
 from xraygen.synthesis.generate import Order, Work, prepare
 from xraygen.synthesis.provenance import agreed_provenance
+from xraygen.synthesis.rows import is_there, rows_so_far
 from xraygen.synthesis.share import Share
 
 _STEPS_TIMED = 2
@@ -48,13 +51,12 @@ def forecast(
     share = Share.of_environment()
     work, wishes = prepare(run, out, films, order, share.device(device))
     agreed_provenance(out, work.origin)
-    aside = quarantined(out)
-    named = ((work.file_name(wish), wish) for wish in wishes)
-    missing = [wish for name, wish in named if name not in aside and not (out / name).exists()]
+    aside, rows = quarantined(out), rows_so_far(out, columns_of(work.conditions.names))
+    asked = [wish for wish in wishes if work.file_name(wish) not in aside]
+    missing = {name for wish in asked if not is_there(out, rows.get(name := work.file_name(wish)))}
+    mine = [wish for wish in share.of(asked) if work.file_name(wish) in missing]
     steps, seconds = len(work.chain.schedule.timesteps), 0.0
-    for _, group in groupby(
-        sorted(share.of(missing), key=lambda wish: wish.network), lambda wish: wish.network
-    ):
+    for _, group in groupby(sorted(mine, key=lambda wish: wish.network), lambda wish: wish.network):
         alike = list(group)
         batches = ceil(len(alike) / work.settings.compute_batch)
         seconds += batches * steps * _seconds_per_step(work, alike[:1])
@@ -68,8 +70,11 @@ class _EnoughError(Exception):
 def _seconds_per_step(work: Work, wishes: Sequence[Wish]) -> float:
     """Of a compute batch: by itself, or by one of its images where that takes long."""
     whole = work.settings.compute_batch
-    alone = _timed(replace(work, settings=replace(work.settings, compute_batch=1)), wishes)
-    return whole * alone if whole == 1 or alone > _LONG_STEP_S else _timed(work, wishes)
+    with freed_memory_kept():
+        if whole == 1 or work.compiled:  # each size would be compiled anew
+            return _timed(work, wishes)
+        alone = _timed(replace(work, settings=replace(work.settings, compute_batch=1)), wishes)
+        return whole * alone if alone > _LONG_STEP_S else _timed(work, wishes)
 
 
 def _timed(work: Work, wishes: Sequence[Wish]) -> float:

@@ -94,6 +94,18 @@ def merge(out: Path, columns: Sequence[str]) -> dict[str, Row]:
     return rows
 
 
+def rows_so_far(out: Path, columns: Sequence[str]) -> dict[str, Row]:
+    """The rows by file_name, those of processes at work or killed among them; nothing is written.
+
+    Raises:
+        FolderError: If metadata.csv has other columns.
+    """
+    rows = {row["file_name"]: row for row in read_rows(out / METADATA, columns)}
+    for journal in sorted(out.glob(f"{_PROCESS}*/{_ROWS}")):
+        rows |= {row["file_name"]: row for row in _finished_rows(journal)}
+    return rows
+
+
 def is_there(out: Path, row: Row | None) -> bool:
     """Whether the image of a row lies there, to the byte."""
     return (
