@@ -16,6 +16,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from xraygen.errors import FilmError
+from xraygen.films.colour import read_colour
 from xraygen.films.disk import pass_on_failure
 from xraygen.films.reader import read_film
 
@@ -159,3 +160,17 @@ def test_what_the_machine_does_is_passed_on_with_its_number(number: int) -> None
 )
 def test_what_a_file_causes_is_not(error: Exception) -> None:
     pass_on_failure(error)
+
+
+def test_a_colour_picture_on_a_failing_disk_is_not_to_blame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (4, 4)).save(path)
+    monkeypatch.setattr(io, "open", Disk(path, 2, errno.EIO).open)  # it opens, and is not read
+    with pytest.raises(OSError, match="the disk or the machine failed") as caught:
+        read_colour(path)
+    assert caught.value.errno == errno.EIO
+    assert str(path) not in str(caught.value)
+    with pytest.raises(FilmError, match="cannot be read"):
+        read_colour(tmp_path / "none.png")

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xraygen.errors import FilmError
 from xraygen.films.claims import check_pixels
+from xraygen.films.disk import unreadable
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Of the files that are taken for pictures."""
@@ -29,13 +30,12 @@ def read_colour(source: Path | bytes) -> NDArray[np.uint8]:
 
     Raises:
         FilmError: unreadable, not_an_image, truncated, too_large, multi_frame or unsupported_depth.
+        OSError: If the disk or the machine fails, which is not the picture's fault.
     """
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise FilmError(
-            "unreadable", f"The file cannot be read ({error.strerror or 'input error'})."
-        ) from error
+        raise unreadable(error) from error
     try:
         with (
             warnings.catch_warnings(action="ignore"),

@@ -36,7 +36,7 @@ def fetch(dataset: Dataset, element: RawDataElement, file: BufferedReader) -> No
     """
     try:
         file.seek(element.value_tell)
-        dataset[element.tag] = element._replace(value=file.read(element.length))
+        dataset[element.tag] = element._replace(value=file.read(_bytes_of(element, file)))
     except OSError as error:
         raise unreadable(error) from error
 
@@ -57,8 +57,7 @@ def read_native(file: BufferedReader, element: RawDataElement, layout: PixelForm
         OSError: If the disk or the machine fails.
     """
     expected = layout.rows * layout.columns * layout.container.itemsize
-    have = min(element.length, max(0, os.fstat(file.fileno()).st_size - element.value_tell))
-    if have < expected:
+    if (have := _bytes_of(element, file)) < expected:
         raise _too_short(have, expected)
     values: Integers = np.empty((layout.rows, layout.columns), layout.container)
     per_strip = max(1, _BYTES_AT_ONCE // values[0].nbytes)
@@ -122,6 +121,12 @@ def stored_bits(values: Integers, layout: PixelFormat) -> Integers:
         bits = (bits ^ sign) - sign
     stored: Integers = bits.astype(layout.container)
     return stored
+
+
+def _bytes_of(element: RawDataElement, file: BufferedReader) -> int:
+    """How many bytes of an element there are, whatever it claims."""
+    left: int = max(0, os.fstat(file.fileno()).st_size - element.value_tell)
+    return min(int(element.length), left)
 
 
 def _too_short(have: int, expected: int) -> FilmError:

@@ -31,7 +31,7 @@ from xraygen.errors import FilmError
 from xraygen.films.claims import MAX_PIXELS, MAX_UNPACKED_BYTES, check_pixels
 from xraygen.films.decoders import grey_of
 from xraygen.films.dicom import FilmAttributes, StoredFilm
-from xraygen.films.disk import pass_on_failure
+from xraygen.films.disk import unreadable
 from xraygen.films.display import Display, Rescale, VoiKind, Window, robust_window, window_between
 
 _GZIP = b"\x1f\x8b"
@@ -64,7 +64,7 @@ def picture_format(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return "nifti" if path.name.lower().endswith(".nii.gz") else ""
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
@@ -76,13 +76,7 @@ def _content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> FilmError:
-    """The refusal of a file that cannot be opened or read; raises OSError where that is not the file's fault."""
-    pass_on_failure(error)
-    return FilmError("unreadable", f"The file cannot be read ({error.strerror or 'input error'}).")
+        raise unreadable(error) from error
 
 
 def read_picture(path: str | Path) -> StoredFilm:
